@@ -1,0 +1,1 @@
+"""Every language-model pretraining optimizer, written once as its paper writes it."""

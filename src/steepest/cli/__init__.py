@@ -1,0 +1,62 @@
+"""The command line: one module per verb, imported when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from steepest.core.errors import SteepestError, UnknownName
+
+VERBS = {
+    "race": "compare optimizers fairly on real text and write a report page",
+    "train": "train one model with one optimizer",
+    "corpus": "build or inspect token shards from text",
+    "verify": "replay recorded trajectories of the authors' code",
+    "list": "the optimizers, one line each",
+    "show": "one optimizer: pseudocode, hyperparameters, memory, paper, quirks",
+    "info": "torch, compiler, devices, engines usable here",
+}
+
+
+def _help() -> str:
+    lines = ["usage: steepest VERB [options]", "", "verbs:"]
+    lines += [f"  {verb:<8} {summary}" for verb, summary in VERBS.items()]
+    lines += ["", "`steepest VERB --help` tells the options of one verb."]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of ``steepest``. Exit status: 0 done, 1 the verb's own "no", 2 bad input, 130 interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(_help())
+        return 0 if words else 2
+    if words[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"steepest {version('steepest')}")
+        return 0
+    try:
+        if words[0] not in VERBS:
+            raise UnknownName.among("verb", words[0], VERBS)
+        module = importlib.import_module(f"steepest.cli.{words[0]}")
+        parser = argparse.ArgumentParser(prog=f"steepest {words[0]}", description=module.__doc__)
+        module.configure(parser)
+        return int(module.run(parser.parse_args(words[1:])))
+    except SteepestError as error:
+        print(f"steepest: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("steepest: interrupted; the same command again goes on from here", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # `steepest list | head`: the reader has gone; point stdout elsewhere so that the exit stays silent.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The lab: corpus, batches, model, train, record, race, analysis, report."""
