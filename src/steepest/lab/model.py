@@ -1,0 +1,267 @@
+"""One decoder-only transformer with both studies' architectures as options.
+
+Llama-2 as in "Fantastic Pretraining Optimizers and Where to Find Them" (arXiv 2509.02046): RMSNorm, SwiGLU,
+RoPE, no biases, untied head. OLMo as in "Deconstructing What Makes a Good Optimizer for Language Models"
+(arXiv 2407.07972): LayerNorm without bias, plain GELU, RoPE, QK-norm and z-loss on or off. Each weight is a
+module of its own whose name tells its role: embed, q, k, v, o, gate, in_, out, head, norm.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from steepest.core.errors import BadInput
+
+Norm = Literal["rms", "layer"]
+Mlp = Literal["swiglu", "gelu"]
+Init = Literal["fantastic", "mitchell"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape and options of a decoder; every field is a number, a word or a truth value.
+
+    layers, width, heads, ffn (hidden width of the MLP) and vocab are counts. kv_heads: heads of keys and
+    values, each shared by heads / kv_heads queries; 0 means as many as heads. z_loss: factor of logsumexp².
+    """
+
+    layers: int
+    width: int
+    heads: int
+    ffn: int
+    vocab: int = 1024
+    kv_heads: int = 0
+    norm: Norm = "rms"
+    mlp: Mlp = "swiglu"
+    qk_norm: bool = False
+    z_loss: float = 0.0
+    tied: bool = False
+    init: Init = "fantastic"
+    rope_theta: float = 10_000.0
+    norm_eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "width", "heads", "ffn", "vocab"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"model {name}={getattr(self, name)}: it must be at least 1")
+        for name, words in (("norm", Norm), ("mlp", Mlp), ("init", Init)):
+            if getattr(self, name) not in get_args(words):
+                known = ", ".join(get_args(words))
+                raise BadInput(f"model {name}={getattr(self, name)!r}: use one of {known}")
+        if self.width % self.heads:
+            raise BadInput(f"model width={self.width} is not divisible by heads={self.heads}: change one")
+        if self.head_dim % 2:
+            raise BadInput(
+                f"model head width {self.head_dim} (width={self.width} / heads={self.heads}) is odd: "
+                "RoPE turns pairs, choose heads so that it is even"
+            )
+        if self.kv_heads < 0 or self.heads % self.groups:
+            raise BadInput(f"model kv_heads={self.kv_heads} does not divide heads={self.heads}: change one")
+        if not (math.isfinite(self.z_loss) and self.z_loss >= 0):
+            raise BadInput(f"model z_loss={self.z_loss}: it must be finite and at least 0 (1e-4 is usual)")
+
+    @property
+    def head_dim(self) -> int:
+        return self.width // self.heads
+
+    @property
+    def groups(self) -> int:
+        """Key/value heads in use."""
+        return self.kv_heads or self.heads
+
+
+def non_embedding(config: ModelConfig) -> int:
+    """Weights of the blocks' matrices, the N of both studies: no embedding, no head, no norm gains."""
+    attention = config.width * config.head_dim * 2 * (config.heads + config.groups)
+    matrices = 3 if config.mlp == "swiglu" else 2
+    return config.layers * (attention + matrices * config.width * config.ffn)
+
+
+class LossOutput(NamedTuple):
+    """loss: the scalar to differentiate, nll + z-loss; nll: mean cross-entropy, nats per token, detached."""
+
+    loss: Tensor
+    nll: Tensor
+
+
+def rotary(
+    seq: int, head_dim: int, theta: float, device: torch.device | None = None
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [seq, head_dim / 2] of position · theta^(-2i / head_dim) (RoPE, arXiv 2104.09864)."""
+    rates = theta ** (-torch.arange(0, head_dim, 2, device=device, dtype=torch.float64) / head_dim)
+    angles = torch.outer(torch.arange(seq, device=device, dtype=torch.float64), rates)
+    return angles.cos().float(), angles.sin().float()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the pairs (x_i, x_{i + head_dim/2}) of x [batch, seq, heads, head_dim] by their position."""
+    a, b = x.chunk(2, dim=-1)
+    cos, sin = cos[:, None].to(x.dtype), sin[:, None].to(x.dtype)
+    return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
+
+
+def make_norm(config: ModelConfig, width: int) -> nn.Module:
+    if config.norm == "rms":
+        return nn.RMSNorm(width, eps=config.norm_eps)
+    return nn.LayerNorm(width, eps=config.norm_eps, bias=False)
+
+
+class Attention(nn.Module):
+    """Causal self-attention with RoPE; QK-norm, as in OLMo, spans all heads before they are split."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, kv_width = config.width, config.groups * config.head_dim
+        self.q = nn.Linear(width, width, bias=False)
+        self.k = nn.Linear(width, kv_width, bias=False)
+        self.v = nn.Linear(width, kv_width, bias=False)
+        self.o = nn.Linear(width, width, bias=False)
+        if config.qk_norm:
+            self.q_norm = make_norm(config, width)
+            self.k_norm = make_norm(config, kv_width)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        q, k, v = self.q(x), self.k(x), self.v(x)
+        if self.config.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
+        split = (*x.shape[:2], -1, self.config.head_dim)
+        q, k = rotate(q.view(split), cos, sin), rotate(k.view(split), cos, sin)
+        q, k, v = (t.transpose(1, 2) for t in (q, k, v.view(split)))
+        y = F.scaled_dot_product_attention(
+            q, k, v, is_causal=True, enable_gqa=self.config.groups < self.config.heads
+        )
+        return self.o(y.transpose(1, 2).flatten(2))
+
+
+class MLP(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate = nn.Linear(config.width, config.ffn, bias=False) if config.mlp == "swiglu" else None
+        self.in_ = nn.Linear(config.width, config.ffn, bias=False)
+        self.out = nn.Linear(config.ffn, config.width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.gate is None:
+            return self.out(F.gelu(self.in_(x)))
+        return self.out(F.silu(self.gate(x)) * self.in_(x))
+
+
+class Block(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attn_norm = make_norm(config, config.width)
+        self.attn = Attention(config)
+        self.mlp_norm = make_norm(config, config.width)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        x = x + self.attn(self.attn_norm(x), cos, sin)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class Decoder(nn.Module):
+    """The language model; its float32 weights depend on (config, seed) alone, never on torch's generator."""
+
+    def __init__(self, config: ModelConfig, seed: int = 0, device: torch.device | str = "cpu") -> None:
+        super().__init__()
+        self.config = config
+        with torch.device("meta"):
+            self.embed = nn.Embedding(config.vocab, config.width)
+            self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+            self.norm = make_norm(config, config.width)
+            self.head = nn.Linear(config.width, config.vocab, bias=False)
+        self.to_empty(device=device)
+        if config.tied:
+            self.head.weight = self.embed.weight
+        if torch.device(device).type != "meta":
+            initialise(self, seed)
+
+    def hidden(self, ids: Tensor) -> Tensor:
+        """Token ids int64[batch, seq] to normed last-layer activations [batch, seq, width]."""
+        cos, sin = rotary(ids.shape[1], self.config.head_dim, self.config.rope_theta, ids.device)
+        x = self.embed(ids)
+        for block in self.blocks:
+            x = block(x, cos, sin)
+        return self.norm(x)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Token ids int64[batch, seq] to next-token logits float32[batch, seq, vocab]."""
+        return self.head(self.hidden(ids)).float()
+
+    def loss(self, batch: Tensor) -> LossOutput:
+        """Next-token loss of int64[batch, seq + 1], averaged over its batch · seq predictions."""
+        logits = self(batch[:, :-1]).flatten(0, 1)
+        nll = F.cross_entropy(logits, batch[:, 1:].flatten())
+        if not self.config.z_loss:
+            return LossOutput(nll, nll.detach())
+        return LossOutput(nll + self.config.z_loss * logits.logsumexp(-1).square().mean(), nll.detach())
+
+    @torch.no_grad()
+    def sample(
+        self,
+        prompt_ids: Tensor,
+        n: int,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        generator: torch.Generator | None = None,
+        context: int | None = None,
+    ) -> Tensor:
+        """prompt_ids int64[seq] (seq >= 1) continued by n drawn tokens, int64[seq + n].
+
+        temperature 0 takes the likeliest token; top_k draws among the k likeliest; context is how many of the
+        last tokens the model sees, best kept to the length that it was trained on.
+        """
+        if prompt_ids.ndim != 1 or not len(prompt_ids):
+            raise BadInput(f"prompt of shape {list(prompt_ids.shape)}: give one dimension and one token")
+        if not (math.isfinite(temperature) and temperature >= 0):
+            raise BadInput(f"temperature={temperature}: it must be finite and at least 0")
+        if top_k is not None and top_k < 1:
+            raise BadInput(f"top_k={top_k}: it must be at least 1, or None for all tokens")
+        ids = prompt_ids
+        for _ in range(n):
+            seen = ids if context is None else ids[-context:]
+            logits = self(seen[None])[0, -1]
+            if temperature == 0:
+                drawn = logits.argmax().view(1)
+            else:
+                if top_k is not None:
+                    kept = logits.topk(min(top_k, len(logits))).indices
+                    logits = torch.full_like(logits, -torch.inf).index_copy_(0, kept, logits[kept])
+                drawn = torch.multinomial(F.softmax(logits / temperature, -1), 1, generator=generator)
+            ids = torch.cat((ids, drawn))
+        return ids
+
+
+@torch.no_grad()
+def initialise(model: Decoder, seed: int) -> None:
+    """Both studies' initialisations: normal draws truncated at ±3σ, norm gains 1.
+
+    fantastic: σ = 1/√fan_in for every linear map, 1/width for the embedding. mitchell: σ = 1/√fan_in,
+    embedding 1/√width, and the maps into the residual stream (o, out) of layer l = 0, 1, … are further divided
+    by √(2(l + 1)).
+    """
+    config, generator = model.config, torch.Generator().manual_seed(seed)
+
+    def draw(weight: Tensor, sigma: float) -> None:
+        host = torch.empty(weight.shape)
+        nn.init.trunc_normal_(host, std=sigma, a=-3 * sigma, b=3 * sigma, generator=generator)
+        weight.copy_(host)
+
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding):
+            draw(module.weight, 1 / config.width if config.init == "fantastic" else config.width**-0.5)
+        elif isinstance(module, nn.Linear) and not (module is model.head and config.tied):
+            sigma = module.in_features**-0.5
+            if config.init == "mitchell" and name.endswith((".o", ".out")):
+                layer = int(name.split(".")[1])
+                sigma /= math.sqrt(2 * (layer + 1))
+            draw(module.weight, sigma)
+        elif isinstance(module, nn.RMSNorm | nn.LayerNorm):
+            module.weight.fill_(1.0)
