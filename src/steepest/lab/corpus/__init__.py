@@ -1,0 +1,11 @@
+"""Text to token shards: sources, tokenizers, manifest.
+
+``prepare(CorpusConfig(...), root)`` builds or reuses a corpus, ``open(path)`` opens one, ``verify(corpus)`` re-hashes it.
+"""
+
+from steepest.lab.corpus.config import CorpusConfig
+from steepest.lab.corpus.prepare import prepare
+from steepest.lab.corpus.shards import Corpus, Tokens, verify
+from steepest.lab.corpus.shards import open_corpus as open
+
+__all__ = ["Corpus", "CorpusConfig", "Tokens", "open", "prepare", "verify"]
