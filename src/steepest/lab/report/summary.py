@@ -1,0 +1,254 @@
+"""The verdict in words and the table's rows: one text for page, terminal and files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+NOTHING = "–"  # noqa: RUF001 - the typographer's dash for "no value"
+
+
+def tokens(count: float) -> str:
+    """``2.1M``: counts with three digits at most."""
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(count) >= 0.9995 * size:
+            return f"{count / size:.3g}{unit}"
+    return f"{count:.3g}"
+
+
+def lr(value: float | None) -> str:
+    """``0.006``, ``1.5e-4``."""
+    if value is None:
+        return NOTHING
+    if value >= 0.00099:
+        return f"{value:.3g}"
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def duration(seconds: float | None) -> str:
+    """``48 s``, ``8 min``, ``3.2 h``."""
+    if seconds is None:
+        return NOTHING
+    if seconds < 90:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.3g} min" if seconds < 5400 else f"{seconds / 3600:.3g} h"
+
+
+def loss(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.3f}"
+
+
+def interval(low: float | None, high: float | None, digits: int = 3) -> str:
+    return "" if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"
+
+
+def ratio(speedup: dict[str, Any] | None) -> str:
+    """``1.42×``, or a dash where none is stated."""
+    value = (speedup or {}).get("value")
+    return NOTHING if value is None else f"{value:.2f}×"  # noqa: RUF001 - times sign
+
+
+def reason(speedup: dict[str, Any] | None) -> str:
+    """Why a speedup is not stated."""
+    return str((speedup or {}).get("reason") or "refused, without a recorded reason")
+
+
+def told(speedup: dict[str, Any] | None) -> str:
+    """``faster``, ``slower``, ``not told apart`` by the interval alone, or ``refused``."""
+    given = speedup or {}
+    low, high = given.get("low"), given.get("high")
+    if given.get("value") is None or low is None or high is None:
+        return "refused"
+    return "faster" if low > 1 else "slower" if high < 1 else "not told apart"
+
+
+def level(race: dict[str, Any]) -> str:
+    """The confidence level that the speedups state, ``90 %``."""
+    for result in race["results"].values():
+        for key in ("speedup_tokens", "speedup_seconds"):
+            stated = (result.get(key) or {}).get("level")
+            if isinstance(stated, int | float):
+                return f"{100 * stated:.3g} %"
+    return "stated"
+
+
+def label(race: dict[str, Any], name: str) -> str:
+    result = race["results"].get(name)
+    return result["label"] if result else name
+
+
+def final(result: dict[str, Any]) -> dict[str, Any]:
+    """The final losses; all null where no run of the optimizer came to its end."""
+    return result["final"] or {"losses": [], "mean": None, "low": None, "high": None, "bits_per_byte": None}
+
+
+def listed(words: Sequence[str], most: int = 4) -> str:
+    """``a, b and c``; past ``most`` the rest is counted."""
+    words = list(words)
+    if len(words) > most:
+        words = [*words[: most - 1], f"{len(words) - most + 1} more"]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def ranking(race: dict[str, Any]) -> list[str]:
+    """The baseline, then the others by final loss, those without one last."""
+    others = [name for name in race["optimizers"] if name != race["baseline"]]
+
+    def place(name: str) -> float:
+        mean = final(race["results"][name])["mean"]
+        return math.inf if mean is None else mean
+
+    return [race["baseline"], *sorted(others, key=place)]
+
+
+def headline(race: dict[str, Any]) -> str:
+    """The verdict of the whole race in one sentence, in tokens; negative results are in it."""
+    base = label(race, race["baseline"])
+    groups: dict[str, list[str]] = {}
+    for name in ranking(race)[1:]:
+        result = race["results"][name]
+        stated = ratio(result["speedup_tokens"])
+        word = f"{result['label']} {stated}" if result["verdict"] in ("faster", "slower") else result["label"]
+        groups.setdefault(result["verdict"], []).append(word.removesuffix(f" {NOTHING}"))
+    if not groups:
+        return f"{base} ran alone: this page holds its tuning and its losses, and no comparison."
+    rival = f"tuned {base}"
+    clauses = []
+    if "faster" in groups:
+        clauses.append(f"faster than {rival}, token for token: {listed(groups['faster'])}")
+        rival = "it"
+    if "slower" in groups:
+        clauses.append(f"slower{'' if rival == 'it' else f' than {rival}'}: {listed(groups['slower'])}")
+        rival = "it"
+    if "not told apart" in groups:
+        clauses.append(f"not told apart from {rival}: {listed(groups['not told apart'])}")
+    refused = [word for verdict, words in groups.items() if verdict not in VERDICTS for word in words]
+    if refused:
+        clauses.append(f"no verdict: {listed(refused)}")
+    sentence = "; ".join(clauses)
+    return sentence[0].upper() + sentence[1:] + "."
+
+
+VERDICTS = ("faster", "slower", "not told apart")
+
+
+def in_seconds(race: dict[str, Any]) -> str:
+    """The same comparison on this machine's clock, in one sentence; empty for a lone baseline."""
+    parts = []
+    for name in ranking(race)[1:]:
+        speedup = race["results"][name]["speedup_seconds"]
+        verdict = told(speedup)
+        if verdict != "refused":
+            parts.append(f"{label(race, name)} {ratio(speedup)} ({verdict})")
+    if not parts:
+        return ""
+    return f"On this machine's clock, step times included: {listed(parts, 12)}."
+
+
+def setting(race: dict[str, Any]) -> str:
+    """What was trained on what, in one sentence."""
+    setup, corpus = race["setup"], race["setup"]["corpus"]
+    seeds = len(setup["seeds"])
+    return (
+        f"{tokens(setup['tokens'])} tokens of {corpus_name(corpus['source'])} through a language model with "
+        f"{tokens(setup['non_embedding'])} non-embedding weights; {seeds} seed{'' if seeds == 1 else 's'} each, "
+        f"learning rates tuned by one rule, intervals at {level(race)}."
+    )
+
+
+def corpus_name(source: str) -> str:
+    return "the Python standard library's source text" if source == "stdlib" else source
+
+
+def limits(race: dict[str, Any]) -> list[str]:
+    """What this evidence does not allow, sentence by sentence; what went wrong comes first."""
+    setup, results = race["setup"], race["results"]
+    said = list(race["warnings"])
+    if race["law"] is None:
+        said.append(f"No speedup is stated, for want of a law: {race.get('law_reason') or 'no reason recorded'}.")
+    for name in ranking(race):
+        result = results[name]
+        if final(result)["mean"] is None:
+            said.append(f"{result['label']} has no final loss: no run of it came to the end of its schedule.")
+        elif name != race["baseline"] and told(result["speedup_tokens"]) == "refused" and race["law"]:
+            said.append(f"{result['label']}'s speedup is refused: {reason(result['speedup_tokens'])}.")
+        if not result["lr"]["bracketed"]:
+            where = f"at the {result['lr']['edge']} edge of its grid" if result["lr"]["edge"] else "not bracketed"
+            said.append(f"{result['label']}'s best learning rate is {where}: a better one may lie beyond.")
+        for flag in (result["speedup_tokens"] or {}).get("flags") or []:
+            said.append(f"{result['label']}'s speedup: {flag}.")
+    for flag in (race["law"] or {}).get("flags", []):
+        said.append(f"The law: {flag}.")
+    spent = {name: results[name]["tuning"]["runs"] for name in race["optimizers"]}
+    if len(set(spent.values())) > 1:
+        counts = ", ".join(f"{label(race, name)} {spent[name]:g}" for name in ranking(race))
+        said.append(f"Tuning was not equal; runs spent: {counts}.")
+    if setup["passes"] > 1:
+        said.append(
+            f"The longest run passed over the training text {setup['passes']:.3g} times: "
+            "past one pass, losses also measure memory of the text."
+        )
+    if len(setup["seeds"]) < 3:
+        said.append(f"{len(setup['seeds'])} seed{'s' * (len(setup['seeds']) > 1)} per optimizer measure noise poorly.")
+    said.append(
+        f"One model size ({tokens(setup['non_embedding'])} weights), one corpus, one budget "
+        f"({tokens(setup['tokens'])} tokens): nothing here says how the order stands at other sizes."
+    )
+    said.append(
+        "Only the learning rate was tuned; every other hyperparameter was fixed beforehand, "
+        "and another choice could move any optimizer."
+    )
+    said.append("Seconds hold for this machine and these implementations.")
+    return [_stopped(sentence) for sentence in said]
+
+
+def _stopped(sentence: str) -> str:
+    sentence = sentence.strip().rstrip(".")
+    return sentence[:1].upper() + sentence[1:] + "."
+
+
+def rows(race: dict[str, Any]) -> list[dict[str, Any]]:
+    """The table: one row per optimizer, best first after the baseline; numbers bare, for files and for layout."""
+    table = []
+    for name in ranking(race):
+        result = race["results"][name]
+        ended, step = final(result), result["step"] or {}
+        in_tokens, in_time = result["speedup_tokens"] or {}, result["speedup_seconds"] or {}
+        table.append(
+            {
+                "optimizer": name,
+                "label": result["label"],
+                "verdict": result["verdict"],
+                "final_loss": ended["mean"],
+                "final_low": ended["low"],
+                "final_high": ended["high"],
+                "bits_per_byte": ended["bits_per_byte"],
+                "seeds": len([entry for entry in ended["losses"] if entry["loss"] is not None]),
+                "speedup_tokens": in_tokens.get("value"),
+                "speedup_tokens_low": in_tokens.get("low"),
+                "speedup_tokens_high": in_tokens.get("high"),
+                "speedup_seconds": in_time.get("value"),
+                "speedup_seconds_low": in_time.get("low"),
+                "speedup_seconds_high": in_time.get("high"),
+                "best_lr": result["lr"]["best"],
+                "bracketed": result["lr"]["bracketed"],
+                "edge": result["lr"]["edge"],
+                "tuning_runs": result["tuning"]["runs"],
+                "tuning_tokens": result["tuning"]["tokens"],
+                "tuning_seconds": result["tuning"]["seconds"],
+                "step_seconds": step.get("seconds"),
+                "optimizer_share": step.get("optimizer_share"),
+                "state_bytes_per_weight": result["state_bytes_per_weight"],
+                "verdict_text": result["verdict_text"],
+            }
+        )
+    return table
+
+
+def bracket(result: dict[str, Any]) -> str:
+    """``bracketed``, ``at the high edge`` or ``not bracketed``."""
+    if result["lr"]["bracketed"]:
+        return "bracketed"
+    return f"at the {result['lr']['edge']} edge" if result["lr"]["edge"] else "not bracketed"
