@@ -1,0 +1,373 @@
+"""The complete description of a run, from TOML and flags, and the identity of the numbers that it makes.
+
+Two configurations that mean the same run (a preset or its numbers, a ratio or its tokens) have one identity.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from steepest.core.errors import BadInput, UnknownName
+from steepest.lab import model as model_module
+from steepest.lab.corpus import CorpusConfig
+from steepest.lab.model import ModelConfig, non_embedding
+from steepest.lab.presets import preset
+from steepest.lab.record import canonical
+from steepest.schedules import SCHEDULES, factor
+
+if TYPE_CHECKING:
+    from steepest.registry import Contender
+
+T = TypeVar("T")
+
+VERSION = 1
+"""Semantic version of the training loop's numbers: raised when the same configuration gives other weights."""
+
+DETERMINING = ("batch", "seq", "accumulation", "clip", "divergence", "precision", "compile", "engine", "seed")
+"""The plain fields of a configuration that the numbers depend on as they stand."""
+
+TOKENS_PER_WEIGHT = 20
+"""Tokens per non-embedding weight at ratio 1: Chinchilla (arXiv 2203.15556) as both studies count it."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """spec: whatever ``steepest.registry.resolve`` takes. lr: None is the middle of its first search grid."""
+
+    spec: str = "adamw"
+    lr: float | None = None
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.spec:
+            raise BadInput("optimizer.spec is empty: name an optimizer, `steepest list` shows them")
+        if self.lr is not None and not (math.isfinite(self.lr) and self.lr > 0):
+            raise BadInput(f"optimizer.lr={self.lr}: a learning rate is finite and above 0, such as 3e-4")
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """A preset's name, and fields of :class:`~steepest.lab.model.ModelConfig` put over it."""
+
+    preset: str = "50k"
+    fields: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.config(vocab=2)
+
+    def config(self, vocab: int) -> ModelConfig:
+        """The model for a corpus of ``vocab`` tokens."""
+        known = [f.name for f in dataclasses.fields(ModelConfig) if f.name != "vocab"]
+        hints = typing.get_type_hints(ModelConfig)
+        for name in self.fields:
+            if name == "vocab":
+                raise BadInput(
+                    f"model.vocab={self.fields[name]}: the corpus's tokenizer sets it; leave it out"
+                )
+            if name not in known:
+                raise UnknownName.among("setting", f"model.{name}", [f"model.{k}" for k in known])
+        values = {name: _fit(value, hints[name], f"model.{name}") for name, value in self.fields.items()}
+        return dataclasses.replace(preset(self.preset), **values, vocab=vocab)
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """See ``steepest.schedules``. warmup: below 1 a share of the steps, from 1 on a number of steps."""
+
+    name: str = "cosine"
+    warmup: float = 0.1
+    minimum: float = 0.0
+    decay: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.name not in SCHEDULES:
+            raise UnknownName.among("schedule", self.name, SCHEDULES)
+        if not (math.isfinite(self.warmup) and self.warmup >= 0):
+            raise BadInput(
+                f"schedule.warmup={self.warmup}: give a share of the steps below 1, or a number of steps"
+            )
+
+    def warmup_steps(self, steps: int) -> int:
+        """The warm-up of a run of ``steps`` steps."""
+        return round(self.warmup * steps) if self.warmup < 1 else round(self.warmup)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """tokens: validation tokens per evaluation. every: steps between evaluations; 0 means ``points``,
+    log-spaced over the last five doublings. The first step and the last are always evaluated.
+    """
+
+    tokens: int = 65_536
+    points: int = 8
+    every: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("tokens", 1), ("points", 1), ("every", 0)):
+            _at_least(f"evaluation.{name}", getattr(self, name), least)
+
+    def steps(self, total: int) -> frozenset[int]:
+        """The steps, counted from 1, after which a run of ``total`` steps is evaluated."""
+        if self.every:
+            return frozenset((1, total, *range(self.every, total, self.every)))
+        along = self.points - 1
+        return frozenset((1, total, *(max(1, round(total * 32 ** (-k / along))) for k in range(along))))
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """seconds: time between checkpoints; 0 writes one after every step. It never changes a number."""
+
+    seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.seconds) and self.seconds >= 0):
+            raise BadInput(f"checkpoint.seconds={self.seconds}: it must be finite and at least 0")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run. batch: sequences per step, cut into ``accumulation`` parts; seq: predictions per sequence.
+
+    tokens or ratio (tokens = ratio · 20 · non-embedding weights; 1 when neither is given). clip: greatest
+    global gradient norm, 0 is off. divergence: after warm-up, a loss above this multiple of
+    the first ends the run.
+    """
+
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    model: ModelChoice = field(default_factory=ModelChoice)
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    tokens: int | None = None
+    ratio: float | None = None
+    batch: int = 16
+    seq: int = 128
+    accumulation: int = 1
+    clip: float = 1.0
+    divergence: float = 2.0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
+    engine: str = "auto"
+    device: str = "cpu"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.tokens is not None and self.ratio is not None:
+            raise BadInput(f"tokens={self.tokens} and ratio={self.ratio} are both given: keep one")
+        if self.tokens is not None:
+            _at_least("tokens", self.tokens, 1)
+        if self.ratio is not None and not (math.isfinite(self.ratio) and self.ratio > 0):
+            raise BadInput(f"ratio={self.ratio}: it must be finite and above 0 (1 is 20 tokens per weight)")
+        for name, least in (("batch", 1), ("seq", 1), ("accumulation", 1), ("seed", 0)):
+            _at_least(name, getattr(self, name), least)
+        if self.seed >= 1 << 63:
+            raise BadInput(f"seed={self.seed}: it must be below 2**63")
+        if self.batch % self.accumulation:
+            raise BadInput(
+                f"batch={self.batch} is not divisible by accumulation={self.accumulation}: change one"
+            )
+        if not (math.isfinite(self.clip) and self.clip >= 0):
+            raise BadInput(f"clip={self.clip}: give a finite norm above 0, or 0 for no clipping")
+        if not self.divergence > 1:
+            raise BadInput(
+                f"divergence={self.divergence}: give a multiple of the first loss above 1, such as 2"
+            )
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> RunConfig:
+        """From nested tables as TOML has them; ``model = "50k"`` and ``optimizer = "muon"`` are tables, too.
+
+        In [optimizer] every key but spec and lr is a hyperparameter, in [model] all but preset are fields.
+        """
+        values = dict(values)
+        for name, first, rest in (("optimizer", "spec", "hyperparameters"), ("model", "preset", "fields")):
+            table = values.get(name, {})
+            if isinstance(table, str):
+                table = {first: table}
+            if isinstance(table, Mapping):
+                own = {first, rest, "lr"} if name == "optimizer" else {first, rest}
+                extra = {key: item for key, item in table.items() if key not in own}
+                kept = {key: item for key, item in table.items() if key in own}
+                table = kept | ({rest: dict(table.get(rest, {})) | extra} if extra else {})
+            values[name] = table
+        return build(cls, values)
+
+    @classmethod
+    def from_toml(cls, path: Path, settings: Iterable[str] = ()) -> RunConfig:
+        """From a TOML file with ``key=value`` settings put over it."""
+        return cls.from_mapping(merged(read_toml(path), settings))
+
+    def to_mapping(self) -> dict[str, Any]:
+        """JSON-able; :meth:`from_mapping` reads it back."""
+        return dataclasses.asdict(self)
+
+    def identity(self, corpus_manifest: Mapping[str, Any]) -> str:
+        """sha256 of what determines the numbers, see :class:`Plan`."""
+        return plan(self, corpus_manifest).identity
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A configuration with everything resolved against a corpus: what training needs to know.
+
+    ``determines`` is what the numbers depend on, and nothing else: not threads, device, hardware, versions of
+    libraries, folders, the cadence of checkpoints.
+    """
+
+    config: RunConfig
+    contender: Contender
+    lr: float
+    model: ModelConfig
+    steps: int
+    warmup: int
+    evaluations: frozenset[int]
+    determines: dict[str, Any]
+
+    @property
+    def tokens(self) -> int:
+        """Training tokens of the complete run."""
+        return self.steps * self.config.batch * self.config.seq
+
+    @property
+    def identity(self) -> str:
+        """sha256 of ``determines``, 64 hexadecimal digits."""
+        return hashlib.sha256(canonical(self.determines).encode()).hexdigest()
+
+    def factor(self, step: int) -> float:
+        """Factor of every initial learning rate at ``step``, counted from 1."""
+        s = self.config.schedule
+        return factor(s.name, step - 1, self.steps, self.warmup, minimum=s.minimum, decay=s.decay)
+
+
+def plan(config: RunConfig, corpus_manifest: Mapping[str, Any]) -> Plan:
+    """Resolves optimizer, model, steps and warm-up of a run on a corpus."""
+    from steepest.registry import resolve
+
+    contender = resolve(config.optimizer.spec)
+    lr = config.optimizer.lr
+    if lr is None:
+        if not contender.lr_grid:
+            raise BadInput(
+                f"optimizer {contender.name!r} has no search grid to take a learning rate from: set lr"
+            )
+        lr = contender.lr_grid[len(contender.lr_grid) // 2]
+    model = config.model.config(corpus_manifest["vocab_size"])
+    ratio = 1.0 if config.ratio is None else config.ratio
+    tokens = config.tokens or ratio * TOKENS_PER_WEIGHT * non_embedding(model)
+    steps = max(1, round(tokens / (config.batch * config.seq)))
+    warmup = config.schedule.warmup_steps(steps)
+    resolved = {
+        "versions": {"training": VERSION, "model": model_module.VERSION},
+        "corpus": corpus_manifest["identity"],
+        "optimizer": contender.identity(lr, **config.optimizer.hyperparameters),
+        "model": dataclasses.asdict(model),
+        "steps": steps,
+        "schedule": dataclasses.asdict(config.schedule) | {"warmup": warmup},
+        "evaluation": dataclasses.asdict(config.evaluation),
+    } | {name: getattr(config, name) for name in DETERMINING}
+    made = Plan(config, contender, lr, model, steps, warmup, config.evaluation.steps(steps), resolved)
+    made.factor(1)  # an impossible schedule is refused before anything is written
+    return made
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file; one-line errors for a missing or malformed one."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BadInput(f"configuration {path} does not exist: check the path") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise BadInput(f"configuration {path} cannot be read: {error}") from error
+
+
+def merged(values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """``values`` with settings such as ``schedule.name=wsd`` or ``batch=32`` put over them.
+
+    A value is read as TOML; what is no TOML is a string.
+    """
+    result = _copied(values)
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not (equals and path):
+            raise BadInput(f"setting {setting!r}: write key=value, such as schedule.name=wsd")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        *tables, name = path.strip().split(".")
+        table = result
+        for step in tables:
+            inner = table.setdefault(step, {})
+            if isinstance(inner, str) and step in ("optimizer", "model"):
+                inner = table[step] = {"spec" if step == "optimizer" else "preset": inner}
+            if not isinstance(inner, dict):
+                raise BadInput(f"setting {setting!r}: {step} is no table")
+            table = inner
+        table[name] = value
+        if len(tables) == 0 and name in ("tokens", "ratio"):  # the later of the two counts
+            result.pop("ratio" if name == "tokens" else "tokens", None)
+    return result
+
+
+def _copied(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copied(item) if isinstance(item, Mapping) else item for key, item in values.items()}
+
+
+def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
+    """A configuration dataclass from a table; an unknown key is answered with the nearest one."""
+    hints = typing.get_type_hints(cls)
+    known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            raise UnknownName.among("setting", where + key, [where + name for name in known])
+    return cls(**{key: _fit(value, hints[key], where + key) for key, value in values.items()})
+
+
+def _fit(value: Any, kind: Any, name: str) -> Any:
+    """``value`` as the annotation ``kind`` wants it: 1 for 1.0, 1e6 for 1000000, a table for a dataclass."""
+    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
+        for option in typing.get_args(kind):
+            with suppress(BadInput):
+                return _fit(value, option, name)
+        kind = typing.get_args(kind)[0]  # the error speaks of the first
+    if typing.get_origin(kind) is Literal:
+        if value in typing.get_args(kind):
+            return value
+        raise UnknownName.among(name, str(value), map(str, typing.get_args(kind)))
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        if isinstance(value, Mapping):
+            return build(kind, value, f"{name}.")
+    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif kind is int and isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, int) or value.is_integer():
+            return int(value)
+    elif typing.get_origin(kind) is tuple and isinstance(value, list | tuple):
+        return tuple(value)
+    elif isinstance(value, typing.get_origin(kind) or kind):
+        return value
+    raise BadInput(f"{name}={value!r}: it must be {_words(kind)}")
+
+
+def _words(kind: Any) -> str:
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    return words.get(
+        kind, "a table" if dataclasses.is_dataclass(kind) else f"a {getattr(kind, '__name__', kind)}"
+    )
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise BadInput(f"{name}={value}: it must be at least {least}")

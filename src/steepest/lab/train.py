@@ -1,0 +1,449 @@
+"""The training loop: pure batches, one rule, one schedule, a row per step; a kill at any moment is harmless.
+
+``train`` ends with the same weights and the same record, times aside, whether it ran at once or was killed
+and called again: weights, optimizer state and generators come from the checkpoint, batches from the step.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from steepest.core.errors import BadInput, CorruptFile, MissingExtra
+from steepest.lab import checkpoint, record
+from steepest.lab.batches import batch, validation_batches
+from steepest.lab.config import Plan, RunConfig, plan
+from steepest.lab.corpus import Corpus
+from steepest.lab.files import locked, make_folder, tell
+from steepest.lab.model import Decoder, LossOutput, ModelConfig
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One step, for a progress bar. loss: nats/token of its batch; val_loss: None where not evaluated."""
+
+    step: int
+    steps: int
+    loss: float
+    val_loss: float | None
+    lr: float
+    tokens_per_second: float
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended; ``result.json`` holds the same. Losses are nats/token, None for a diverged run.
+
+    seconds: training without evaluation. ``present`` says that the run was finished before this call.
+    """
+
+    folder: Path
+    identity: str
+    status: str
+    reason: str | None
+    step: int
+    steps: int
+    tokens: int
+    lr: float
+    loss: float | None
+    val_loss: float | None
+    val_bits_per_byte: float | None
+    seconds: float
+    forward_backward_seconds: float
+    optimizer_seconds: float
+    evaluation_seconds: float
+    present: bool = False
+
+
+class Mirror(Protocol):
+    """Another place that sees the record while it grows; see ``steepest.lab.mirrors``."""
+
+    def start(self, folder: Path, header: dict[str, Any], step: int) -> None:
+        """Rows after ``step`` follow; earlier ones were mirrored before."""
+
+    def row(self, row: dict[str, Any]) -> None:
+        """One row."""
+
+    def close(self) -> None:
+        """No more rows."""
+
+
+def train(
+    config: RunConfig,
+    runs: Path,
+    *,
+    corpus: Corpus,
+    progress: Callable[[Progress], None] | None = None,
+    threads: int = 1,
+    mirrors: Sequence[Mirror] = (),
+    notice: Callable[[str], None] = tell,
+) -> RunResult:
+    """Trains ``runs/<first 16 digits of its identity>``, goes on with it, or returns the finished one.
+
+    threads: of torch; provenance, not identity, yet only the same number gives the same bits. A run that
+    another process trains is waited for. An interrupt writes a checkpoint before it raises KeyboardInterrupt.
+    """
+    if threads < 1:
+        raise BadInput(f"threads={threads}: it must be at least 1")
+    planned = plan(config, corpus.manifest)
+    folder = make_folder(Path(runs) / planned.identity[:16])
+    with locked(folder, notice):
+        if (finished := record.read_result(folder)) is not None:
+            return _result(folder, finished, present=True)
+        with (
+            _torch_as(planned.config, threads) as device,
+            _interruptible() as interrupted,
+            closing(_Run(planned, folder, corpus, device, notice)) as run,
+        ):
+            run.start(mirrors, threads)
+            result = run.go(progress, interrupted)
+    if interrupted.is_set():
+        raise KeyboardInterrupt
+    return result
+
+
+def load_model(folder: Path) -> Decoder:
+    """The model of a run as its last checkpoint has it, on the CPU."""
+    header = record.read_header(folder)
+    content = checkpoint.latest(folder, header["identity"], len(record.read_rows(folder)))
+    if content is None:
+        raise CorruptFile(f"{folder} holds no checkpoint yet: train the run first")
+    model = Decoder(ModelConfig(**header["model"]))
+    model.load_state_dict(content["model"])
+    return model
+
+
+def sample_text(
+    model: Decoder, corpus: Corpus, tokens: int, *, prompt: str = "", temperature: float = 0.8, seed: int = 0
+) -> str:
+    """``prompt`` continued by ``tokens`` tokens; without one, the first token of the validation text is."""
+    ids = corpus.encode(prompt) if prompt else corpus.val[:1].tolist()
+    generator = torch.Generator().manual_seed(seed)
+    drawn = model.sample(torch.tensor(ids), tokens, temperature=temperature, generator=generator)
+    return corpus.decode(drawn.tolist())
+
+
+class _Run:
+    """A planned run with its model, optimizer and record open."""
+
+    def __init__(
+        self,
+        planned: Plan,
+        folder: Path,
+        corpus: Corpus,
+        device: torch.device,
+        notice: Callable[[str], None],
+    ) -> None:
+        config = planned.config
+        self.plan, self.folder, self.corpus, self.device = planned, folder, corpus, device
+        self.validation = _validation(corpus, config)
+        self.model = Decoder(planned.model, config.seed, device)
+        self.optimizer: Optimizer = planned.contender.build(
+            self.model, lr=planned.lr, engine=config.engine, **config.optimizer.hyperparameters
+        )
+        self.peaks = [float(group["lr"]) for group in self.optimizer.param_groups]
+        self.loss_of = _compiled(self.model.loss) if config.compile else self.model.loss
+        self.rows = record.read_rows(folder)
+        content = checkpoint.latest(folder, planned.identity, len(self.rows), device=device, notice=notice)
+        if content is not None:
+            self.model.load_state_dict(content["model"])
+            self.optimizer.load_state_dict(content["optimizer"])
+            _set_rng(content["rng"], device)
+        self.step = content["step"] if content else 0
+        self.rows = self.rows[: self.step]
+        self.mirrors: Sequence[Mirror] = ()
+        self.record = record.Record(folder)
+
+    def close(self) -> None:
+        """Closes the record and its mirrors."""
+        self.record.close()
+        for mirror in self.mirrors:
+            mirror.close()
+
+    def start(self, mirrors: Sequence[Mirror], threads: int) -> None:
+        """Opens the record: the header once, and one line in it for every continuation."""
+        place = {"versions": record.versions(), "hardware": record.hardware(), "threads": threads}
+        moment = {"step": self.step, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")} | place
+        if (self.folder / record.HEADER).exists():
+            header = record.read_header(self.folder)
+            header["sessions"].append(moment)
+        else:
+            header = {
+                "format": record.FORMAT,
+                "identity": self.plan.identity,
+                "config": self.plan.config.to_mapping(),
+                "model": asdict(self.plan.model),
+                "parameters": sum(p.numel() for p in self.model.parameters()),
+                "lr": self.plan.lr,
+                "steps": self.plan.steps,
+                "tokens": self.plan.tokens,
+                "seed": self.plan.config.seed,
+                "corpus": {k: v for k, v in self.corpus.manifest.items() if k not in ("shards", "skipped")},
+                "determines": self.plan.determines,
+                "optimizer": self.plan.contender.provenance,
+                "sessions": [moment],
+            }
+        record.write_header(self.folder, header)
+        self.mirrors = mirrors
+        for mirror in mirrors:
+            mirror.start(self.folder, header, self.step)
+
+    def go(self, progress: Callable[[Progress], None] | None, interrupted: threading.Event) -> RunResult:
+        """Steps to the end, or to a divergence."""
+        saved, began, first = time.monotonic(), time.monotonic(), self.step
+        reason = None
+        while self.step < self.plan.steps and reason is None:
+            row, reason = self._one_step()
+            self.rows.append(row)
+            self.record.append(row)
+            for mirror in self.mirrors:
+                mirror.row(row)
+            if progress is not None:
+                progress(self._progress(row, time.monotonic() - began, self.step - first))
+            if reason is None and self.step < self.plan.steps:
+                stop = interrupted.is_set()
+                if stop or time.monotonic() - saved >= self.plan.config.checkpoint.seconds:
+                    self._save()
+                    saved = time.monotonic()
+                if stop:
+                    raise KeyboardInterrupt
+        return self._finish(reason)
+
+    def _one_step(self) -> tuple[dict[str, Any], str | None]:
+        """One update; its row, and why the run ends here if it does."""
+        config, step = self.plan.config, self.step + 1
+        factor = self.plan.factor(step)
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(peak * factor)
+            else:
+                group["lr"] = peak * factor
+
+        began = self._now()
+        sequences = batch(self.corpus, seed=config.seed, step=step - 1, size=config.batch, seq=config.seq)
+        loss, objective = self._backward(sequences.to(self.device))
+        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip or math.inf))
+        halfway = self._now()
+        reason = self._diverged(step, loss, objective, norm)
+        if reason is None:
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        ended = self._now()
+
+        val_loss = bits = None
+        if reason is None and step in self.plan.evaluations:
+            val_loss = self._evaluate()
+            bits = val_loss / math.log(2) / self.corpus.bytes_per_token("val")
+            if not math.isfinite(val_loss):
+                reason = f"validation loss is {val_loss} at step {step}"
+        before = self.rows[-1] if self.rows else dict.fromkeys(_TIMES, 0.0)
+        self.step = step
+        return {
+            "step": step,
+            "tokens": step * config.batch * config.seq,
+            "loss": loss,
+            "lr": self.peaks[0] * factor,
+            "gradient_norm": norm,
+            "val_loss": val_loss,
+            "val_bits_per_byte": bits,
+            "seconds": before["seconds"] + ended - began,
+            "forward_backward_seconds": before["forward_backward_seconds"] + halfway - began,
+            "optimizer_seconds": before["optimizer_seconds"] + ended - halfway,
+            "evaluation_seconds": before["evaluation_seconds"] + self._now() - ended,
+        }, reason
+
+    def _backward(self, sequences: Tensor) -> tuple[float, float]:
+        """Gradients of the mean over the batch; returns (cross-entropy, objective), nats/token."""
+        parts = sequences.chunk(self.plan.config.accumulation)
+        loss = objective = 0.0
+        for part in parts:
+            with self._autocast():
+                output: LossOutput = self.loss_of(part)
+                share = output.loss / len(parts)
+            share.backward()
+            loss += output.nll.item() / len(parts)
+            objective += share.item()
+        return loss, objective
+
+    def _diverged(self, step: int, loss: float, objective: float, norm: float) -> str | None:
+        for what, value in (("loss", loss), ("objective", objective), ("gradient norm", norm)):
+            if not math.isfinite(value):
+                return f"{what} is {value} at step {step}"
+        start = self.rows[0]["loss"] if self.rows else loss
+        multiple = self.plan.config.divergence
+        if step > self.plan.warmup and loss > multiple * start:
+            return f"loss {loss:.4g} at step {step} is above {multiple:g} times the first, {start:.4g}"
+        return None
+
+    @torch.no_grad()
+    def _evaluate(self) -> float:
+        """Mean cross-entropy over the validation windows, nats/token."""
+        total = 0.0
+        for part in self.validation:
+            with self._autocast():
+                total += self.model.loss(part.to(self.device)).nll.item() * len(part)
+        return total / sum(map(len, self.validation))
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.plan.config.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def _progress(self, row: dict[str, Any], seconds: float, steps: int) -> Progress:
+        pace = seconds / steps
+        return Progress(
+            step=self.step,
+            steps=self.plan.steps,
+            loss=row["loss"],
+            val_loss=row["val_loss"],
+            lr=row["lr"],
+            tokens_per_second=self.plan.config.batch * self.plan.config.seq / max(pace, 1e-9),
+            seconds_left=pace * (self.plan.steps - self.step),
+        )
+
+    def _save(self) -> None:
+        self.record.sync()  # rows first: a checkpoint never knows more than the record
+        content = {
+            "identity": self.plan.identity,
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "rng": _rng(self.device),
+        }
+        checkpoint.save(self.folder, content)
+
+    def _finish(self, reason: str | None) -> RunResult:
+        last = self.rows[-1]
+        if reason is None:
+            self._save()
+        else:
+            self.record.sync()
+        result = {
+            "format": record.FORMAT,
+            "identity": self.plan.identity,
+            "status": "finished" if reason is None else "diverged",
+            "reason": reason,
+            "step": last["step"],
+            "steps": self.plan.steps,
+            "tokens": last["tokens"],
+            "lr": self.plan.lr,
+            "loss": last["loss"],
+            "val_loss": last["val_loss"] if reason is None else None,
+            "val_bits_per_byte": last["val_bits_per_byte"] if reason is None else None,
+            **{name: last[name] for name in _TIMES},
+        }
+        record.write_result(self.folder, result)
+        (self.folder / checkpoint.PREVIOUS).unlink(missing_ok=True)
+        return _result(self.folder, result)
+
+
+_TIMES = ("seconds", "forward_backward_seconds", "optimizer_seconds", "evaluation_seconds")
+
+
+def _result(folder: Path, result: dict[str, Any], present: bool = False) -> RunResult:
+    known = {f.name for f in fields(RunResult)} & result.keys()
+    return RunResult(folder=folder, present=present, **{name: result[name] for name in known})
+
+
+def _validation(corpus: Corpus, config: RunConfig) -> tuple[Tensor, ...]:
+    """The same windows for every batch size, in parts that fit where a training part fits."""
+    windows = validation_batches(corpus, 1, config.seq, config.evaluation.tokens)
+    return torch.cat(windows).split(config.batch // config.accumulation)
+
+
+@contextmanager
+def _torch_as(config: RunConfig, threads: int) -> Iterator[torch.device]:
+    """Threads, generator and determinism as the run wants them, and as they were afterwards."""
+    device = _device(config.device)
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(config.seed)
+        torch.set_num_threads(threads)
+        if device.type == "cuda":
+            # cuBLAS repeats its bits only with a fixed workspace.
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            yield device
+        finally:
+            torch.set_num_threads(before[0])
+            torch.use_deterministic_algorithms(before[1])
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise BadInput(f"device {name!r} cannot be used here: take cpu, or see `steepest info`") from error
+    return torch.device(device.type, device.index or 0) if device.type == "cuda" else device
+
+
+def _compiled(loss: Callable[[Tensor], LossOutput]) -> Callable[[Tensor], LossOutput]:
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    compiled = torch.compile(loss)
+
+    def checked(part: Tensor) -> LossOutput:
+        try:
+            return compiled(part)
+        except InvalidCxxCompiler as error:
+            raise MissingExtra(
+                "compile=true needs a C++ compiler: apt install g++, or leave it out"
+            ) from error
+
+    return checked
+
+
+def _rng(device: torch.device) -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def _set_rng(states: dict[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states["cpu"].cpu())
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"].cpu(), device)
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """A first Ctrl-C or SIGTERM sets the event: the step ends in a checkpoint. A second acts at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event  # only the main thread may set handlers
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def handler(number: int, frame: Any) -> None:
+        for known, old in before.items():
+            signal.signal(known, old)
+        event.set()
+
+    for number in before:
+        signal.signal(number, handler)
+    try:
+        yield event
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
