@@ -1,6 +1,8 @@
-"""From shards to batches: a pure function of (corpus, seed, step, rank, world), so resume and re-sharding come free."""
+"""From shards to batches: a pure function, so that resume and re-sharding come free."""
 
 from __future__ import annotations
+
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,16 +12,18 @@ from steepest.core.errors import BadInput
 from steepest.lab.corpus import Corpus, Tokens
 
 _ROUNDS = 6
+_Word = TypeVar("_Word", np.uint64, npt.NDArray[np.uint64])
 
 
 def batch(
     corpus: Corpus, *, seed: int, step: int, size: int, seq: int, rank: int = 0, world: int = 1
 ) -> torch.Tensor:
-    """The training batch of ``step`` (from 0): int64[size of this rank, seq + 1]; inputs [:, :-1], targets [:, 1:].
+    """The training batch of ``step`` (from 0): int64[rank's size, seq + 1]; inputs [:, :-1], targets [:, 1:].
 
-    An epoch visits the training tokens in windows of ``seq``, which do not overlap, each once, in an order drawn from
-    (seed, epoch); the first window's start is drawn too, so that epochs cut the text differently. ``size`` counts
-    the windows of all ranks; the ranks' parts, one after another, are the batch of ``world=1``.
+    An epoch visits the training tokens in windows of ``seq``, which do not overlap, each once, in an order
+    drawn from (seed, epoch); the first window's start is drawn too, so that epochs cut the text
+    differently. ``size`` counts the windows of all ranks; the ranks' parts, one after another, are the
+    batch of ``world=1``.
 
     Raises BadInput when the corpus holds less than two windows or the arguments are out of range.
     """
@@ -32,16 +36,18 @@ def batch(
     for epoch in range(int(numbers[0] // count), int(numbers[-1] // count) + 1) if len(numbers) else ():
         chosen = numbers // count == epoch
         key = _mix(_mix(np.uint64(seed % 2**64)) ^ np.uint64(epoch))
-        starts[chosen] = _permuted(numbers[chosen] % count, count, key) * seq + int(_mix(key) % np.uint64(seq))
+        starts[chosen] = _permuted(numbers[chosen] % count, count, key) * seq + int(
+            _mix(key) % np.uint64(seq)
+        )
     return torch.from_numpy(corpus.train.windows(starts.tolist(), seq + 1))
 
 
 def validation_batches(corpus: Corpus, size: int, seq: int, tokens: int | None = None) -> list[torch.Tensor]:
     """Fixed validation windows, spread evenly over the held-out text: list of int64[size, seq + 1].
 
-    About ``tokens`` tokens are predicted (all when None, or when there are fewer). Whole batches only, so that the mean
-    over batches is the mean over tokens; a text of less than one batch gives one smaller batch. The result depends on
-    corpus, size, seq and tokens alone: it is the same for every run.
+    About ``tokens`` tokens are predicted (all when None, or when there are fewer). Whole batches only, so
+    that the mean over batches is the mean over tokens; a text of less than one batch gives one smaller
+    batch. The result depends on corpus, size, seq and tokens alone: it is the same for every run.
     """
     _check(size=size, seq=seq)
     available = (len(corpus.val) - 1) // seq
@@ -99,7 +105,7 @@ def _permuted(positions: npt.NDArray[np.int64], count: int, key: np.uint64) -> n
     return x.astype(np.int64)
 
 
-def _mix(x: np.uint64 | npt.NDArray[np.uint64]) -> np.uint64 | npt.NDArray[np.uint64]:
+def _mix(x: _Word) -> _Word:
     """splitmix64's output function (Steele, Lea and Flood 2014): every input bit moves every output bit."""
     with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is the point
         x = x + np.uint64(0x9E3779B97F4A7C15)

@@ -1,6 +1,7 @@
 """Text to token shards: sources, tokenizers, manifest.
 
-``prepare(CorpusConfig(...), root)`` builds or reuses a corpus, ``open(path)`` opens one, ``verify(corpus)`` re-hashes it.
+``prepare(CorpusConfig(...), root)`` builds or reuses a corpus, ``open(path)`` opens one, ``verify(corpus)``
+re-hashes it.
 """
 
 from steepest.lab.corpus.config import CorpusConfig
@@ -8,4 +9,6 @@ from steepest.lab.corpus.prepare import prepare
 from steepest.lab.corpus.shards import Corpus, Tokens, verify
 from steepest.lab.corpus.shards import open_corpus as open
 
-__all__ = ["Corpus", "CorpusConfig", "Tokens", "open", "prepare", "verify"]
+DEFAULT_ROOT = "runs/corpora"
+
+__all__ = ["DEFAULT_ROOT", "Corpus", "CorpusConfig", "Tokens", "open", "prepare", "verify"]

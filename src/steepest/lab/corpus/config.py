@@ -11,16 +11,16 @@ from steepest.core.errors import BadInput
 class CorpusConfig:
     """A request for token shards. All fields are plain values, so that it lives in TOML and JSON as it is.
 
-    source: ``"stdlib"`` (the running interpreter's standard library), a text file, a folder, a glob, a JSONL,
-        Parquet or Arrow file, ``"hf:NAME[@REVISION][:SUBSET[:SPLIT]]"``, a folder that already holds a prepared
-        corpus, or several of these.
-    tokenizer: ``"bpe:SIZE"`` (byte-level BPE trained on the training documents), ``"bytes"``, the path of a
-        ``tokenizer.json``, or ``"hf:NAME"``.
-    validation: share of the text, in bytes, that is held out; between 0 and 0.5.
-    seed: of the shuffle and the split.
-    text_field: the column that holds the text, in sources made of rows.
-    pattern: which files of a folder are read.
-    max_bytes: stop reading the sources after this much text.
+    - source: ``"stdlib"`` (the running interpreter's standard library), a text file, a folder, a glob, a
+      JSONL, Parquet or Arrow file, ``"hf:NAME[@REVISION][:SUBSET[:SPLIT]]"``, a folder that already holds a
+      prepared corpus, or several of these. A folder that holds files of rows is read by those alone.
+    - tokenizer: ``"bpe:SIZE"`` (byte-level BPE trained on the training documents), ``"bytes"``, the path of
+      a ``tokenizer.json``, or ``"hf:NAME"``.
+    - validation: share of the text, in bytes, that is held out; between 0 and 0.5.
+    - seed: of the shuffle and the split.
+    - text_field: the column that holds the text, in sources made of rows.
+    - pattern: which files of a folder are read.
+    - max_bytes: stop reading the sources after this much text.
     """
 
     source: str | tuple[str, ...] = "stdlib"

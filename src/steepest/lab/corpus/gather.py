@@ -1,7 +1,8 @@
 """Stage one: read the sources once, into pieces on disk that later stages can address at random.
 
-Sources may be streams that cannot be read twice, and the order of training needs every document's hash first; so the
-text is copied, piece by piece, and goes when the shards stand. A killed gather goes on after its last whole piece.
+Sources may be streams that cannot be read twice, and the order of training needs every document's hash
+first; so the text is copied, piece by piece, and goes when the shards stand. A killed gather goes on after
+its last whole piece.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ Progress = Callable[[str, int, int], None]
 class Gathered:
     """The distinct documents of a corpus in shuffled order: by a hash of seed and content.
 
-    Equal documents have equal hashes, so each is here once, and its place depends neither on file names nor on the
-    order in which a folder lists them.
+    Equal documents have equal hashes, so each is here once, and its place depends neither on file names nor
+    on the order in which a folder lists them.
     """
 
     texts: list[npt.NDArray[np.uint8]]
@@ -68,7 +69,9 @@ def gather(config: CorpusConfig, found: list[sources.Source], folder: Path, prog
         stream = itertools.islice(stream, consumed, None)
     while not complete:
         room = None if config.max_bytes is None else config.max_bytes - done
-        piece = _read_piece(stream, room, f"{config.seed}", lambda size, start=done: progress("read", start + size, 0))
+        piece = _read_piece(
+            stream, room, str(config.seed), lambda size, start=done: progress("read", start + size, 0)
+        )
         complete = piece["complete"]
         _write_piece(folder, len(counts), piece)
         counts.append(piece)
@@ -94,7 +97,7 @@ def _read_piece(stream: Any, room: int | None, seed: str, progress: Callable[[in
         consumed += 1
         if isinstance(document, sources.Skipped):
             skipped += 1
-            skips = (skips + [document.reason])[:SKIPS_LISTED]
+            skips = [*skips, document.reason][:SKIPS_LISTED]
         elif not document.strip():
             empty += 1
         else:
@@ -119,7 +122,10 @@ def _write_piece(folder: Path, number: int, piece: dict[str, Any]) -> None:
 def _finished_pieces(folder: Path) -> list[dict[str, Any]]:
     pieces: list[dict[str, Any]] = []
     while (path := folder / f"text-{len(pieces):05}.json").exists():
-        pieces.append(json.loads(path.read_bytes()))
+        piece = json.loads(path.read_bytes())
+        if path.with_suffix("").stat().st_size != piece["bytes"]:
+            break
+        pieces.append(piece)
     return pieces
 
 

@@ -1,4 +1,4 @@
-"""From a request to a prepared corpus: gather, split, tokenize, write; each stage goes on where it was killed."""
+"""From a request to a prepared corpus: gather, split, tokenize, write; a killed stage is gone on with."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from steepest.lab.corpus.shards import (
     TOKENIZER,
     Corpus,
     identity,
+    is_corpus,
     open_corpus,
     shard_bytes,
     shard_entry,
@@ -39,22 +40,25 @@ BPE_TRAINING_BYTES = 64 << 20
 def prepare(config: CorpusConfig, root: str | Path, progress: Progress | None = None) -> Corpus:
     """Build the token shards of ``config`` under ``root``, or open them when they stand.
 
-    The folder's name is the hash of the request: the sources' content, the tokenizer, seed and validation share. It
-    may be killed at any moment; the same call goes on and ends with the same bytes. Two processes may prepare the same
-    corpus at once: the second waits and opens what the first made. A source that is itself a prepared corpus is opened.
+    The folder's name is the hash of the request: the sources' content, the tokenizer, seed and validation
+    share. It may be killed at any moment; the same call goes on and ends with the same bytes. Two processes
+    may prepare the same corpus at once: the second waits and opens what the first made. A source that is
+    itself a prepared corpus is opened.
 
     Raises BadInput, UnknownName, MissingExtra, CorruptFile, each in one line.
     """
-    if isinstance(config.source, str) and (Path(config.source) / MANIFEST).is_file():
+    if isinstance(config.source, str) and is_corpus(config.source):
         return open_corpus(config.source)
     tokenizers.check(config.tokenizer)
     found = sources.resolve(config)
     request = _request(config, found)
     folder = Path(root) / request[:16]
-    if not (folder / MANIFEST).exists():
+    building = folder / "building"  # its presence beside a manifest: killed while tidying up
+    if building.exists() or not (folder / MANIFEST).exists():
         with locked(make_folder(folder)):
             if not (folder / MANIFEST).exists():
                 _build(config, found, request, folder, progress or (lambda stage, done, total: None))
+            shutil.rmtree(building, ignore_errors=True)
     return open_corpus(folder)
 
 
@@ -85,15 +89,14 @@ def _build(
                 f"at least {FEWEST_BYTES} are needed; add text"
             )
     except BadInput:
-        shutil.rmtree(building)
+        if not any(isinstance(source, sources.HubRows) for source in found):  # a stream is not read twice
+            shutil.rmtree(building)
         raise
     sides, how = _sides(config, text)
     tokenizer = _tokenizer(config, text, sides["train"], folder / TOKENIZER, progress)
     shards = _write_shards(text, sides, tokenizer, folder, building, progress)
     manifest = _manifest(config, request, text, sides, how, tokenizer, shards)
     replace(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
-    del text
-    shutil.rmtree(building, ignore_errors=True)
 
 
 def _sides(config: CorpusConfig, text: Gathered) -> tuple[dict[str, list[split.Piece]], str]:
@@ -149,7 +152,9 @@ def _write_shards(
             if note.exists():  # written after its shard, so the shard is whole
                 entry = json.loads(note.read_bytes())
             else:
-                tokens = _encode(text, group, tokenizer, lambda size, start=done: progress("encode", start + size, total))
+                tokens = _encode(
+                    text, group, tokenizer, lambda size, start=done: progress("encode", start + size, total)
+                )
                 content = shard_bytes(tokens)
                 text_bytes = sum(piece.stop - piece.start for piece in group)
                 entry = shard_entry(name, side, len(tokens), text_bytes, content)
@@ -260,5 +265,12 @@ def _manifest(
         "val_tokens": total("val", "tokens"),
         "train_bytes": total("train", "text_bytes"),
         "val_bytes": total("val", "text_bytes"),
+        "lossless": _lossless(text, sides["val"], tokenizer),
         "shards": shards,
     }
+
+
+def _lossless(text: Gathered, pieces: list[split.Piece], tokenizer: tokenizers.Tokenizer) -> bool:
+    """Whether validation text comes back from its tokens; where it does not, bits/byte flatters the model."""
+    chunk = next(_chunks(text, pieces)).decode()
+    return tokenizer.decode(tokenizer.encode(chunk)).strip() == chunk.strip()

@@ -140,15 +140,23 @@ def identity(shards: list[dict[str, Any]], tokenizer_sha256: str) -> str:
     return hashlib.sha256(json.dumps([FORMAT, tokenizer_sha256, parts]).encode()).hexdigest()
 
 
+def is_corpus(path: str | Path) -> bool:
+    """Whether ``path`` is a prepared corpus; a manifest.json alone may be anybody's."""
+    manifest = Path(path) / MANIFEST
+    return manifest.is_file() and b'"tokenizer_sha256"' in manifest.read_bytes()
+
+
 def open_corpus(path: str | Path) -> Corpus:
     """Open a prepared corpus and check what can be checked at once: sizes, heads, tokenizer, manifest.
 
-    Raises BadInput when there is none at ``path`` and CorruptFile, naming the file, when one is damaged, truncated or
-    belongs to another corpus. :func:`verify` also reads every shard whole.
+    Raises BadInput when there is none at ``path`` and CorruptFile, naming the file, when one is damaged,
+    truncated or belongs to another corpus. :func:`verify` also reads every shard whole.
     """
     folder = Path(path)
     if not (folder / MANIFEST).is_file():
-        raise BadInput(f"{folder} holds no prepared corpus (no {MANIFEST}): run `steepest corpus` to make one")
+        raise BadInput(
+            f"{folder} holds no prepared corpus (no {MANIFEST}): run `steepest corpus` to make one"
+        )
     manifest = _read_manifest(folder)
     tokenizer = folder / TOKENIZER
     if not tokenizer.is_file() or _file_sha256(tokenizer) != manifest["tokenizer_sha256"]:
@@ -176,7 +184,9 @@ def verify(corpus: Corpus, progress: Callable[[str, int, int], None] | None = No
                 if progress:
                     progress("verify", done, total)
         if digest.hexdigest() != entry["sha256"]:
-            raise CorruptFile(f"shard {path} is damaged (sha256 differs from the manifest): {_remedy(corpus.path)}")
+            raise CorruptFile(
+                f"shard {path} is damaged (sha256 differs from the manifest): {_remedy(corpus.path)}"
+            )
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -184,7 +194,9 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_bytes())
         format = manifest["format"]
-        whole = format != FORMAT or manifest["identity"] == identity(manifest["shards"], manifest["tokenizer_sha256"])
+        whole = format != FORMAT or manifest["identity"] == identity(
+            manifest["shards"], manifest["tokenizer_sha256"]
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptFile(f"{path} is not the manifest of a corpus: {_remedy(folder)}") from error
     if format != FORMAT:
@@ -213,4 +225,4 @@ def _file_sha256(path: Path) -> str:
 
 
 def _remedy(folder: Path) -> str:
-    return f"remove {folder} and run the same command again"
+    return f"remove {folder} and run the command that made it again"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import logging
 import os
 import platform
 import sysconfig
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class TextFile:
-    """A file that is one document. One that the user named must be text; one found in a folder may be skipped."""
+    """A file that is one document. What the user named must be text; what a folder holds may be skipped."""
 
     path: Path
     named: bool
@@ -117,10 +119,15 @@ def _resolve_one(name: str, pattern: str) -> list[Source]:
     if path.is_dir():
         files = [p for p in sorted(path.glob(pattern)) if p.is_file() and not _hidden(p.relative_to(path))]
         if not files:
-            raise BadInput(f"folder {name} holds no file that matches {pattern!r}: name another folder or pattern")
-        return [_file(p, named=False) for p in files]
+            raise BadInput(
+                f"folder {name} holds no file that matches {pattern!r}: name another folder or pattern"
+            )
+        found = [_file(p, named=False) for p in files]
+        return [source for source in found if isinstance(source, RowFile)] or found
     if path.exists():
-        if path.is_file() and path.stat().st_size == 0:
+        if not path.is_file():
+            raise BadInput(f"{name} is neither a file nor a folder: give one of these")
+        if path.stat().st_size == 0:
             raise BadInput(f"{name} is empty: give a file that holds text")
         return [_file(path, named=True)]
     if glob.has_magic(name):
@@ -140,7 +147,9 @@ def _standard_library() -> list[Path]:
         below[:] = [b for b in below if b not in _NOT_LIBRARY and not b.startswith("config-")]
         found += [Path(folder, n) for n in names if n.endswith(".py") and not n.startswith("_sysconfigdata")]
     if not found:
-        raise BadInput(f"this Python has no library source text under {root}: name a file or a folder instead")
+        raise BadInput(
+            f"this Python has no library source text under {root}: name a file or a folder instead"
+        )
     return sorted(found, key=lambda path: path.relative_to(root).parts)
 
 
@@ -166,7 +175,7 @@ def _hidden(relative: Path) -> bool:
 
 
 def _not_text(content: bytes) -> str | None:
-    """Why ``content`` is not a document, or None. Text holds no NUL: the byte tokenizer ends documents with it."""
+    """Why ``content`` is no document, or None. NUL is kept free: it ends the byte tokenizer's documents."""
     zero = content.find(b"\0")
     if zero >= 0:
         return f"a NUL byte at offset {zero}"
@@ -199,20 +208,37 @@ def _rows(what: str, text_field: str, *place: str | None, **options: Any) -> Ite
         raise MissingExtra.of(f"reading {what}", "datasets") from error
     row = -1
     try:
-        stream = datasets.load_dataset(*place, streaming=True, **options)
-        for row, values in enumerate(stream):
-            yield _row_text(what, row, values, text_field)
+        with _quiet("datasets", "huggingface_hub"):
+            for row, values in enumerate(datasets.load_dataset(*place, streaming=True, **options)):
+                yield _row_text(what, row, values, text_field)
     except (BadInput, GeneratorExit):
         raise
-    except Exception as error:  # whatever the reader of a format raises: its types are many and not documented
-        cause = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
-        raise BadInput(f"cannot read {what} after row {row + 1}: {cause[0]}") from error
+    except Exception as error:  # readers of formats raise what they like; one line must come of it
+        cause = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0]
+        place_read = f" after row {row + 1}" if row >= 0 else ""
+        step = "check the name and the network" if what.startswith("hf:") else "mend or leave out this file"
+        raise BadInput(f"cannot read {what}{place_read}: {cause}; {step}") from error
+
+
+@contextmanager
+def _quiet(*loggers: str) -> Iterator[None]:
+    """Keep libraries from logging what is about to be raised and told in one line."""
+    before = [logging.getLogger(name).level for name in loggers]
+    for name in loggers:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for name, level in zip(loggers, before, strict=True):
+            logging.getLogger(name).setLevel(level)
 
 
 def _row_text(what: str, row: int, values: dict[str, Any], text_field: str) -> bytes | Skipped:
     if text_field not in values:
         fields = ", ".join(sorted(map(str, values)))
-        raise BadInput(f"{what} has no field {text_field!r} (it has: {fields}): name the one that holds the text")
+        raise BadInput(
+            f"{what} has no field {text_field!r} (it has: {fields}): name the one that holds the text"
+        )
     text = values[text_field]
     if text is None:
         return b""

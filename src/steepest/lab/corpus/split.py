@@ -27,8 +27,8 @@ class Piece:
 def by_document(lengths: npt.NDArray[np.uint64], share: float) -> npt.NDArray[np.bool_]:
     """Mark the validation documents: bool[n], about ``share`` of the bytes, at least one document.
 
-    ``lengths`` is in shuffled order. The first documents are taken; one that would overshoot the share by half is
-    left to training, so that a single long document cannot become most of the validation text.
+    ``lengths`` is in shuffled order. The first documents are taken; one that would overshoot the share by
+    half is left to training, so that a single long document cannot become most of the validation text.
     """
     target = share * float(lengths.sum())
     chosen = np.zeros(len(lengths), dtype=bool)
@@ -49,8 +49,9 @@ def by_block(
 ) -> tuple[list[Piece], list[Piece]]:
     """Cut documents into blocks and hold some out: (training pieces, validation pieces).
 
-    A validation block loses an eighth of its length at each end that borders training text. That gap belongs to
-    neither side, so that no training text runs on into validation text. Neighbouring blocks of a side are one piece.
+    A validation block loses an eighth of its length at each end that borders training text. That gap
+    belongs to neither side, so that no training text runs on into validation text. Neighbouring blocks of a
+    side are one piece.
     """
     smallest, largest = BLOCK_BYTES
     block = min(max(sum(lengths) // BLOCKS, smallest), largest)

@@ -20,7 +20,7 @@ KNOWN_SEPARATORS = (SEPARATOR, "<|end_of_text|>", "</s>", "<eos>", "<|endofdoc|>
 
 
 class Tokenizer(Protocol):
-    """What the lab asks of a tokenizer. ``separator`` ends every document; None where a tokenizer has none."""
+    """What the lab asks of a tokenizer. ``separator`` ends every document; None where there is none."""
 
     @property
     def vocab_size(self) -> int: ...
@@ -60,11 +60,13 @@ class LibraryTokenizer:
     """A tokenizer of the `tokenizers` library: trained here, read from a file, or from the Hub."""
 
     def __init__(self, inner: Any) -> None:
-        inner.encode_special_tokens = True  # a document that spells a special token gets its letters, not its number
+        inner.encode_special_tokens = (
+            True  # a document that spells a special token gets its letters, not its number
+        )
         inner.no_truncation()
         inner.no_padding()
         self._inner = inner
-        # Some published vocabularies have holes: the model needs a row for the largest number, not for the count.
+        # Published vocabularies may have holes: the model needs rows up to the largest number.
         self.vocab_size = 1 + max(inner.get_vocab(with_added_tokens=True).values())
         numbers = (inner.token_to_id(name) for name in KNOWN_SEPARATORS)
         self.separator: int | None = next((number for number in numbers if number is not None), None)
@@ -101,7 +103,7 @@ def check(spec: str) -> None:
 
 
 def identity(spec: str) -> str:
-    """What of ``spec`` determines the tokens before the text is known: a file's content rather than its name."""
+    """What of ``spec`` determines the tokens, text apart: of a file the content, not the name."""
     path = Path(spec).expanduser()
     if spec == "bytes" or spec.startswith(("bpe:", "hf:")) or not path.is_file():
         return spec
@@ -129,13 +131,16 @@ def load(path: Path) -> Tokenizer:
     try:
         return LibraryTokenizer(library.Tokenizer.from_buffer(content))
     except Exception as error:  # the library raises bare Exception
-        raise CorruptFile(f"{path} is not a tokenizer.json: {error}; give another file or bpe:SIZE") from error
+        raise CorruptFile(
+            f"{path} is not a tokenizer.json: {error}; give another file or bpe:SIZE"
+        ) from error
 
 
 def train_bpe(size: int, texts: Iterable[str]) -> LibraryTokenizer:
     """Byte-level BPE with GPT-2's word pattern; ``size`` counts the 256 bytes and the separator.
 
-    Source: Sennrich et al. 2016 (arXiv 1508.07909); byte level as in GPT-2. The same texts give the same tokenizer.
+    Source: Sennrich et al. 2016 (arXiv 1508.07909); byte level as in GPT-2. The same texts give the same
+    tokenizer.
     """
     library = _library(f"bpe:{size}")
     inner = library.Tokenizer(library.models.BPE())
@@ -154,7 +159,9 @@ def train_bpe(size: int, texts: Iterable[str]) -> LibraryTokenizer:
 def _bpe_size(spec: str) -> int:
     size = spec.removeprefix("bpe").removeprefix(":")
     if not size.isdecimal() or int(size) < SMALLEST_BPE:
-        raise BadInput(f"tokenizer {spec!r}: bpe:SIZE needs a whole number from {SMALLEST_BPE} on, such as bpe:1024")
+        raise BadInput(
+            f"tokenizer {spec!r}: bpe:SIZE needs a whole number from {SMALLEST_BPE} on, such as bpe:1024"
+        )
     return int(size)
 
 
@@ -164,7 +171,9 @@ def _from_hub(name: str) -> Tokenizer:
         return LibraryTokenizer(library.Tokenizer.from_pretrained(name))
     except Exception as error:  # the library raises bare Exception for every failure of the Hub
         cause = str(error).strip().splitlines()[0]
-        raise BadInput(f"cannot get tokenizer hf:{name}: {cause}; give a tokenizer.json, bpe:SIZE or bytes") from error
+        raise BadInput(
+            f"cannot get tokenizer hf:{name}: {cause}; give a tokenizer.json, bpe:SIZE or bytes"
+        ) from error
 
 
 def _library(spec: str) -> Any:
@@ -172,6 +181,7 @@ def _library(spec: str) -> Any:
         import tokenizers
     except ImportError as error:
         raise MissingExtra(
-            f"tokenizer {spec!r} needs tokenizers: pip install 'steepest[lab]' (the tokenizer \"bytes\" works without)"
+            f"tokenizer {spec!r} needs tokenizers: pip install 'steepest[lab]' "
+            '(the tokenizer "bytes" works without it)'
         ) from error
     return tokenizers
