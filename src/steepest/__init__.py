@@ -1,1 +1,44 @@
-"""Every language-model pretraining optimizer, written once as its paper writes it."""
+"""Every language-model pretraining optimizer, written once as its paper writes it.
+
+>>> import steepest
+>>> optimizer = steepest.Muon(model, lr=0.02)
+>>> print(steepest.explain_routing(optimizer))
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from steepest.core.rule import Rule as Rule
+    from steepest.optimizer import Optimizer as Optimizer
+    from steepest.optimizer import explain_routing as explain_routing
+    from steepest.registry import resolve as resolve
+
+# Imported at first use, so that a report is rebuilt and a help page printed without loading torch.
+_PUBLIC = {
+    "Rule": "steepest.core.rule",
+    "Layout": "steepest.core.layout",
+    "Optimizer": "steepest.optimizer",
+    "explain_routing": "steepest.optimizer",
+    "resolve": "steepest.registry",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, and each rule's optimizer class by its name: ``steepest.AdamW``, ``steepest.Muon``."""
+    import importlib
+
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    if name.startswith("_") or not name[0].isupper():
+        raise AttributeError(f"module 'steepest' has no attribute {name!r}")
+    from steepest.registry import class_named
+
+    return class_named(name)
+
+
+def __dir__() -> list[str]:
+    from steepest.registry import rules
+
+    return sorted([*_PUBLIC, *(rule.__name__ for rule in rules().values())])

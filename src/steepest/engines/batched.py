@@ -1,0 +1,95 @@
+"""Batched: small pieces of an element rule as one flat tensor, equal matrices of a matrix rule as one stack.
+
+Bitwise the loop's result for element rules. For matrix rules a batched product may round otherwise than a
+single one, so equality there is to the working type's precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from steepest.core.job import Job, Piece
+from steepest.core.rule import Step
+from steepest.engines.loop import one
+from steepest.engines.write import shrinkage
+
+SMALL = 65536
+"""Elements up to which gathering a piece costs less than its own kernel launches (see docs/engines.md)."""
+
+
+def run(job: Job) -> None:
+    """Run the job bucket by bucket; temporary memory is a few copies of the largest bucket."""
+    step = Step(job.rule.phase(job.t), job.rule.corrections(job.t))
+    shrink = shrinkage(job.rule, job.peak_lr)
+    for bucket, gather, scatter in buckets(job):
+        if len(bucket) == 1:
+            one(job, step, shrink, bucket[0])
+            continue
+        whole = gathered(bucket, gather)
+        one(job, step, shrink, whole)
+        spread(whole, bucket, scatter)
+
+
+Gather = Callable[[list[Tensor]], Tensor]
+Scatter = Callable[[Tensor, list[Tensor]], list[Tensor]]
+
+
+def buckets(job: Job) -> Iterator[tuple[list[Piece], Gather, Scatter]]:
+    """Pieces that the rule's scope allows to run as one tensor, with how to join and part them."""
+    if job.rule.scope == "element":
+        small = [p for p in job.pieces if p.weight.numel() <= SMALL]
+        for piece in job.pieces:
+            if piece.weight.numel() > SMALL:
+                yield [piece], flat, parts
+        for _, bucket in groupby(sorted(small, key=_kind), key=_kind):
+            yield list(bucket), flat, parts
+    elif job.rule.scope == "matrix":
+        for _, bucket in groupby(sorted(job.pieces, key=_kind_and_shape), key=_kind_and_shape):
+            yield list(bucket), torch.stack, lambda whole, _: list(whole.unbind())
+    else:
+        for piece in job.pieces:
+            yield [piece], flat, parts
+
+
+def gathered(bucket: list[Piece], gather: Gather) -> Piece:
+    """One piece that holds copies of all the bucket's."""
+    return Piece(
+        gather([p.grad for p in bucket]),
+        gather([p.weight for p in bucket]),
+        {name: gather([p.state[name] for p in bucket]) for name in bucket[0].state},
+    )
+
+
+def spread(whole: Piece, bucket: list[Piece], scatter: Scatter) -> None:
+    """Write the weights and state of the joined piece back into the pieces that it was made of."""
+    weights = [p.weight for p in bucket]
+    torch._foreach_copy_(weights, scatter(whole.weight, weights))
+    for name, tensor in whole.state.items():
+        states = [p.state[name] for p in bucket]
+        torch._foreach_copy_(states, scatter(tensor, states))
+
+
+def flat(tensors: list[Tensor]) -> Tensor:
+    return torch.cat([t.reshape(-1) for t in tensors])
+
+
+def parts(whole: Tensor, like: list[Tensor]) -> list[Tensor]:
+    return [part.view(t.shape) for part, t in zip(whole.split([t.numel() for t in like]), like, strict=True)]
+
+
+def _kind(piece: Piece) -> tuple[str, ...]:
+    """Pieces are joined only with pieces of the same types and device; text, because dtypes do not sort."""
+    kinds = {name: tensor.dtype for name, tensor in piece.state.items()}
+    return str(piece.weight.device), str(piece.weight.dtype), str(piece.grad.dtype), str(kinds)
+
+
+def _kind_and_shape(piece: Piece) -> tuple[Hashable, ...]:
+    return (
+        *_kind(piece),
+        tuple(piece.weight.shape),
+        str({n: tuple(t.shape) for n, t in piece.state.items()}),
+    )

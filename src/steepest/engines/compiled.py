@@ -1,0 +1,97 @@
+"""Compiled: the same text through torch.compile, updating weights and state in place.
+
+Learning rate, bias corrections and every other number reach the kernel as 0-d tensors, so that a new value
+recompiles nothing. Element rules run on flattened pieces through one kernel with a dynamic length, all small
+ones joined; matrix rules on stacks of equal matrices, one kernel a shape.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steepest.core.job import Job, Piece
+from steepest.core.rule import Rule, Step, hyperparameters, with_tensors, working_dtype
+from steepest.engines.batched import buckets, gathered, spread
+from steepest.engines.loop import one
+from steepest.engines.write import shrinkage, stepped
+
+
+def run(job: Job) -> None:
+    """Run the job bucket by bucket through compiled kernels, which are made at first use."""
+    rule, phase, corrections = job.rule, job.rule.phase(job.t), job.rule.corrections(job.t)
+    shrink = shrinkage(rule, job.peak_lr)
+    numbers = {name: as_tensors(value) for name, value in numbers_of(rule).items()}
+    scalars = {name: as_tensors(value) for name, value in corrections.items()}
+    for bucket, gather, scatter in buckets(job):
+        whole = gathered(bucket, gather) if len(bucket) > 1 else bucket[0]
+        if rule.scope == "element":
+            if sum(p.weight.numel() for p in bucket) < 2 or not whole.weight.is_contiguous():
+                # Lengths 0 and 1 would each compile a kernel of their own; a strided view has no flat form.
+                eager = Step(phase, corrections)
+                for piece in bucket:
+                    one(job, eager, shrink, piece)
+                continue
+            whole = Piece(
+                whole.grad.reshape(-1), whole.weight.view(-1), {n: s.view(-1) for n, s in whole.state.items()}
+            )
+            shape = None
+        else:
+            shape = tuple(whole.weight.shape)
+        kernel = compiled(type(rule), _structure(rule), phase, shape)
+        kernel(whole.grad, whole.weight, whole.state, numbers, scalars, as_tensors(shrink))
+        if len(bucket) > 1:
+            spread(whole, bucket, scatter)
+
+
+@functools.cache
+def compiled(
+    rule: type[Rule], structure: tuple[tuple[str, Any], ...], phase: str, shape: tuple[int, ...] | None
+) -> Callable[..., None]:
+    """One kernel for a rule, the Python values that decide its text, a phase, and (matrix rules) a shape."""
+    prototype = with_tensors(rule(), dict(structure))
+
+    def kernel(
+        grad: Tensor,
+        weight: Tensor,
+        state: dict[str, Tensor],
+        numbers: dict[str, Any],
+        corrections: dict[str, Any],
+        shrink: Any,
+    ) -> None:
+        working = working_dtype(weight.dtype)
+        bound, step = with_tensors(prototype, numbers), Step(phase, corrections)
+        w, new = stepped(bound, step, shrink, grad.to(working), weight.to(working), state)
+        weight.copy_(w)
+        for name, tensor in state.items():
+            tensor.copy_(new[name])
+
+    # torch.compile counts recompilations by code object; a copy for each kernel keeps one rule's shapes
+    # and phases from using up another's allowance, after which all would silently run uncompiled.
+    own = kernel.__code__.replace(co_name=f"{rule.name()}_{phase or 'step'}")
+    kernel = types.FunctionType(own, kernel.__globals__, own.co_name, None, kernel.__closure__)
+    return torch.compile(kernel, dynamic=shape is None, fullgraph=True)
+
+
+def numbers_of(rule: Rule) -> dict[str, Any]:
+    """The rule's numbers by name, None and tuples as they are."""
+    known = hyperparameters(type(rule))
+    return {n: getattr(rule, n) for n, h in known.items() if h.is_number and getattr(rule, n) is not None}
+
+
+def as_tensors(value: Any) -> Any:
+    """A float as a 0-d float64 tensor, a pair as a pair of them; a tensor as it is."""
+    if isinstance(value, tuple | list):
+        return tuple(as_tensors(v) for v in value)
+    return value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
+
+
+def _structure(rule: Rule) -> tuple[tuple[str, Any], ...]:
+    numbers = numbers_of(rule)
+    return tuple((f.name, getattr(rule, f.name)) for f in dataclasses.fields(rule) if f.name not in numbers)

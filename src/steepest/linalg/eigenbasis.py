@@ -1,0 +1,32 @@
+"""Eigenbases of symmetric positive semi-definite matrices, whole and tracked by power iteration."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def eigenbasis(a: Tensor) -> Tensor:
+    """Orthonormal eigenvectors of a (..., n, n) as columns, by descending eigenvalue.
+
+    The tiny ridge breaks exact ties of a null space the way nikhilvyas/SOAP does; where float32 LAPACK does
+    not converge, float64 does.
+    """
+    ridged = a + 1e-30 * torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
+    try:
+        vectors = torch.linalg.eigh(ridged).eigenvectors
+    except torch.linalg.LinAlgError:
+        vectors = torch.linalg.eigh(ridged.double()).eigenvectors.to(a.dtype)
+    return vectors.flip(-1)
+
+
+def refreshed(a: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+    """One power step on the basis q of a, both (..., n, n): the new basis, and the order put on old columns.
+
+    The columns are first sorted by their estimated eigenvalue diag(q^T a q), descending; what is kept along
+    them must be permuted by ``order`` (..., n) too. Then q <- orthonormal factor of QR(a q).
+    """
+    estimate = torch.einsum("...ij,...ij->...j", q, a @ q)
+    order = torch.argsort(estimate, dim=-1, descending=True, stable=True)
+    q = torch.take_along_dim(q, order.unsqueeze(-2), dim=-1)
+    return torch.linalg.qr(a @ q).Q, order

@@ -1,0 +1,61 @@
+"""Orthogonalisation of matrices by Newton-Schulz iteration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+KELLER = (3.4445, -4.7750, 2.0315)
+"""Quintic coefficients of Jordan et al., "Muon" (2024): steep at 0, singular values end in [0.68, 1.13]."""
+
+
+def orthogonalise(
+    x: Tensor,
+    steps: int = 5,
+    coefficients: Sequence[float] = KELLER,
+    eps: float = 1e-7,
+    norm: str = "add",
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Push the singular values of each matrix in x (..., rows, cols) towards 1; the result has x's type.
+
+    Each step is ``X <- aX + (bA + cA^2)X`` with ``A = XX^T``, on the side with fewer rows. x is first divided
+    by its Frobenius norm, with ``norm`` "add" by ``norm + eps`` (Keller Jordan's code), with "clamp" by
+    ``max(norm, eps)`` (torch). A zero matrix stays zero. ``dtype`` is the type to work in.
+    """
+    a, b, c = coefficients
+    transposed = x.shape[-2] > x.shape[-1]
+    y = x.to(dtype or x.dtype)
+    y = y.mT if transposed else y
+    size = torch.linalg.vector_norm(y, dim=(-2, -1), keepdim=True)
+    y = y / (size + eps if norm == "add" else size.clamp(min=eps))
+    for _ in range(steps):
+        square = y @ y.mT
+        y = a * y + (b * square + c * (square @ square)) @ y
+    return (y.mT if transposed else y).to(x.dtype)
+
+
+AMX_PAYS = 256
+"""Smaller side from which the CPU's bfloat16 tiles outrun its float32 products (benchmarks/products.py)."""
+
+
+def fast_dtype(x: Tensor) -> torch.dtype:
+    """The type in which this hardware multiplies x's matrices fastest: bfloat16 where it has units for it.
+
+    Without such units bfloat16 products are 4 to 10 times slower than float32 ones, so the working type is
+    the hardware's choice, not the rule's. float64 stays float64: whoever asks for it wants its digits.
+    """
+    small = x.device.type == "cpu" and min(x.shape[-2:]) < AMX_PAYS
+    return (
+        x.dtype if x.dtype == torch.float64 or small or not _has_bf16_units(x.device.type) else torch.bfloat16
+    )
+
+
+@torch.compiler.assume_constant_result
+def _has_bf16_units(device: str) -> bool:
+    if device == "cuda":
+        return torch.cuda.get_device_capability() >= (8, 0)
+    # AMX alone: AVX-512's bf16 dot products do not outrun its float32 ones.
+    return device == "cpu" and torch.cpu._is_amx_tile_supported()

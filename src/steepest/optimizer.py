@@ -1,0 +1,430 @@
+"""The torch.optim face of a rule: parameters, groups, state, checkpoints. One class for every rule."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from steepest.core.errors import BadInput, RoutingError, UnknownName, UnsupportedTensor
+from steepest.core.job import Job, Piece
+from steepest.core.layout import Layout
+from steepest.core.rule import Rule, defaults, hyperparameters, working_dtype
+from steepest.engines import engine as engine_of
+from steepest.routing import (
+    HIDDEN,
+    Named,
+    Route,
+    Routing,
+    check,
+    check_patterns,
+    check_roles,
+    is_sharded,
+    layout_of,
+    named_of,
+    role_of,
+)
+from steepest.rules.adamw import AdamW
+
+Params = nn.Module | Iterable[Any]
+
+
+class Optimizer(torch.optim.Optimizer):
+    """A rule as a ``torch.optim.Optimizer``.
+
+    Args:
+        params: a model, or what torch optimizers take: tensors, (name, tensor) pairs, or groups of either.
+        lr: learning rate, a float or a 0-d tensor; the rule's default if None.
+        variant: a named set of hyperparameters (``steepest show NAME`` lists them).
+        companion: hyperparameters of the AdamW that takes what a matrix rule is not meant for: ``lr``, or
+            ``lr_ratio`` times this lr, ``betas``, ``eps``, ``weight_decay`` and so on.
+        roles: parameter name or pattern to role, where the inferred role is wrong.
+        layouts: parameter name or pattern to layout, for fused or stacked weights (see core/layout.py).
+        undecayed: roles whose weights are not decayed, such as ("embed", "norm", "bias").
+        engine: "loop", "batched", "compiled" or "auto".
+        hyperparameters: the rule's own, by name.
+
+    Each group of ``params`` becomes one torch group per rule and per decay, so one scheduler moves all of
+    them and one ``state_dict`` holds them. In a group that holds both the rule's and the companion's weights,
+    its keys are the rule's, and a ``companion`` key is the companion's; otherwise they are the weights' own.
+
+    Raises: BadInput, UnknownName for hyperparameters; RoutingError, UnsupportedTensor for weights.
+    """
+
+    rule: ClassVar[type[Rule]]
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor | None = None,
+        *,
+        variant: str | None = None,
+        companion: Mapping[str, Any] | None = None,
+        roles: Mapping[str, str] | None = None,
+        layouts: Mapping[str, Layout | str | Mapping[str, int]] | None = None,
+        undecayed: Iterable[str] = (),
+        engine: str = "auto",
+        **hyper: Any,
+    ) -> None:
+        values = defaults(self.rule, variant)
+        companions = merged(self.rule.companion or {}, values.pop("companion", {}), companion or {})
+        if companion and self.rule.companion is None:
+            raise BadInput(
+                f"{self.rule.name()} takes every weight: companion={dict(companion)} has nothing to move"
+            )
+        values |= known(self.rule, hyper) | ({} if lr is None else {"lr": lr})
+        self.rule(**values)  # checks the values before anything is allocated
+        self._rules = {rule.name(): rule for rule in (AdamW, self.rule)}
+        self._companion = companions
+        self._roles, self._layouts = dict(roles or {}), dict(layouts or {})
+        self._undecayed = tuple(undecayed)
+        check_roles((*self._roles.values(), *self._undecayed))
+        self._engine = engine
+        engine_of(engine)
+        self._layout: dict[Tensor, Layout] = {}
+        self._routes: dict[Tensor, list[Route]] = {}
+        self._modules: dict[Tensor, Named] = {}
+        if isinstance(params, nn.Module):
+            found = named_of(params)
+            self._modules = {n.parameter: n for n in found}
+            params = [(n.name, n.parameter) for n in found]
+        super().__init__(params, values)
+        names = [name for group in self.param_groups for name in group.get("param_names", ())]
+        names += [name for n in self._modules.values() for name in n.also]
+        check_patterns("roles", self._roles, names)
+        check_patterns("layouts", self._layouts, names)
+
+    # -- groups ------------------------------------------------------------------------------------------------
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, now or later: its weights are routed, and their state is allocated at once."""
+        given = dict(param_group)
+        members = list(self._named(given.pop("params")))
+        companion = merged(self._companion, given.pop("companion", {}))
+        siblings = [n.name for n in members]
+        routed: dict[tuple[str, bool], list[Named]] = defaultdict(list)
+        if (
+            self.rule.companion is not None
+            and not any(siblings)
+            and len({n.parameter.ndim >= 2 for n in members}) > 1
+        ):
+            raise RoutingError(
+                f"{self.rule.name()} is for hidden matrices, and unnamed parameters do not tell which these are: "
+                f"pass the model, model.named_parameters(), or the matrices alone"
+            )
+        for named in members:
+            role, why = role_of(named, self._roles, siblings)
+            rule = self.rule if self.rule.companion is None or role in HIDDEN else AdamW
+            check(named, rule)
+            layout, shape_why = layout_of(named, rule, self._layouts)
+            self._layout[named.parameter] = layout
+            self._routes[named.parameter] = _routes(
+                named, role, rule, "; ".join(filter(None, (why, shape_why))), layout
+            )
+            routed[rule.name(), role in self._undecayed].append(named)
+        mixed = len({name for name, _ in routed}) > 1
+        for (name, undecayed), part in routed.items():
+            own = name == self.rule.name()
+            values = (
+                {k: v for k, v in self.defaults.items() if k in hyperparameters(self.rule)} if own else {}
+            )
+            if not own:
+                lr = companion.get("lr", companion.get("lr_ratio", 0) * given.get("lr", self.defaults["lr"]))
+                values = (
+                    defaults(AdamW) | {k: v for k, v in companion.items() if k != "lr_ratio"} | {"lr": lr}
+                )
+            if own or not mixed:
+                values |= known(self._rules[name], {k: v for k, v in given.items() if k != "param_names"})
+            if undecayed:
+                values["weight_decay"] = 0.0
+            self._rules[name](**values)
+            self._add(name, values, part)
+
+    def _add(self, rule: str, values: dict[str, Any], part: list[Named]) -> None:
+        params: list[Any] = [(n.name, n.parameter) if n.name else n.parameter for n in part]
+        super().add_param_group({"params": params, "rule": rule, "peak_lr": values["lr"], **values})
+        group = self.param_groups[-1]
+        for foreign in set(group) & set(self.defaults) - set(values):
+            del group[foreign]  # torch fills every group with the defaults of the main rule
+        for p in group["params"]:
+            if p.requires_grad:
+                self._allocate(p, self._rule(group))
+
+    def _named(self, params: Any) -> Iterable[Named]:
+        for item in [params] if isinstance(params, Tensor) else params:
+            name, p = item if isinstance(item, tuple) else ("", item)
+            if not isinstance(p, Tensor):
+                raise BadInput(f"{self.rule.name()}: params holds a {type(p).__name__}, not a tensor")
+            yield self._modules.get(p, Named(name, p))
+
+    def _rule(self, group: dict[str, Any]) -> Rule:
+        rule = self._rules[group["rule"]]
+        return rule(**{name: group[name] for name in hyperparameters(rule)})
+
+    def routing(self) -> Routing:
+        """Which weight got which rule and why."""
+        return Routing(
+            route for group in self.param_groups for p in group["params"] for route in self._routes[p]
+        )
+
+    # -- the step ----------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Move every weight that has a gradient. Gradients are read, never changed."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        run = engine_of(self._engine)
+        for group in self.param_groups:
+            rule = self._rule(group)
+            jobs: dict[int, Job] = {}
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                if p.grad.layout != torch.strided:
+                    raise UnsupportedTensor(
+                        f"{rule.name()}: the gradient of {self._label(p)} is sparse: "
+                        "build its Embedding with sparse=False"
+                    )
+                if not self.state[p]:
+                    self._allocate(p, rule)
+                self.state[p]["step"] += 1
+                t = int(self.state[p]["step"])
+                if t not in jobs:
+                    jobs[t] = Job(rule, t, group["peak_lr"])
+                jobs[t].pieces.extend(self._pieces(p, rule))
+            for job in jobs.values():
+                run(job)
+        return loss
+
+    def _pieces(self, p: Tensor, rule: Rule) -> Iterable[Piece]:
+        state = {name: tensor for name, tensor in self.state[p].items() if name != "step"}
+        grad, weight = p.grad, p.detach()
+        assert grad is not None
+        if is_dtensor(p):
+            grad, weight = local(grad), local(weight)
+            state = {name: local(tensor) for name, tensor in state.items()}
+        if weight.numel() == 0:
+            return
+        if rule.scope != "matrix":
+            yield Piece(grad, weight, state)
+            return
+        grads = self._layout[p].parts(grad)
+        for part, w in self._layout[p].parts(weight).items():
+            own = {
+                name.removesuffix(f".{part}"): t
+                for name, t in state.items()
+                if not part or name.endswith(f".{part}")
+            }
+            if w.ndim < 2:  # a matrix rule sees a vector as one row
+                own = {name: t.view(1, -1) if t.ndim < 2 else t for name, t in own.items()}
+                yield Piece(grads[part].reshape(1, -1), w.view(1, -1), own)
+            else:
+                yield Piece(grads[part], w, own)
+
+    def _allocate(self, p: Tensor, rule: Rule) -> None:
+        """All state of a weight, from the start: a checkpoint has the same keys before the first step as after."""
+        state: dict[str, Tensor] = {"step": torch.zeros((), dtype=torch.float32)}
+        whole = local(p.detach())
+        for part, view in (self._layout[p].parts(whole) if rule.scope == "matrix" else {"": whole}).items():
+            for name, slot in rule.slots(tuple(view.shape)).items():
+                key, dtype = f"{name}.{part}" if part else name, slot.dtype or working_dtype(p.dtype)
+                if is_dtensor(
+                    p
+                ):  # only element rules get here with a shard: their slots have the weight's shape
+                    state[key] = torch.zeros_like(p.detach(), dtype=dtype)
+                else:
+                    state[key] = torch.zeros(slot.shape, dtype=dtype, device=p.device)
+        self.state[p] = state
+
+    def _label(self, p: Tensor) -> str:
+        return self._routes[p][0].parameter
+
+    # -- checkpoints -------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """torch's layout; every state is a tensor under a flat key, and lr is a float even where it is a tensor."""
+        packed: dict[str, Any] = super().state_dict()
+        for group in packed["param_groups"]:
+            for key in ("lr", "peak_lr"):
+                group[key] = float(group[key])
+        return packed
+
+    @torch._disable_dynamo
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state of the same weights, matched by name where both sides have names.
+
+        Tensors keep the type they were saved with (torch would cast them to the weight's). A state saved by
+        ``torch.optim.AdamW`` loads into :class:`AdamW`. Nothing is changed unless everything fits.
+
+        Raises: BadInput naming the group, weight or slot that does not fit.
+        """
+        for hook in self._optimizer_load_state_dict_pre_hooks.values():
+            changed = hook(self, state_dict)
+            state_dict = changed if changed is not None else state_dict
+        saved_groups = state_dict["param_groups"]
+        if len(saved_groups) != len(self.param_groups):
+            raise BadInput(
+                f"{self.rule.name()}: the checkpoint has {len(saved_groups)} parameter groups, this optimizer "
+                f"{len(self.param_groups)}: build it with the same arguments as when it was saved"
+            )
+        new: dict[Tensor, dict[str, Tensor]] = {}
+        for index, (group, saved) in enumerate(zip(self.param_groups, saved_groups, strict=True)):
+            if saved.get("rule", group["rule"]) != group["rule"]:
+                raise BadInput(f"group {index} was saved by {saved['rule']!r}, not by {group['rule']!r}")
+            for p, key in self._matched(index, group, saved):
+                if key in state_dict["state"]:
+                    new[p] = self._fitting(p, state_dict["state"][key])
+        for group, saved in zip(self.param_groups, saved_groups, strict=True):
+            for key, value in saved.items():
+                if key in ("params", "param_names"):
+                    continue
+                if key in ("lr", "peak_lr") and isinstance(group.get(key), Tensor):
+                    group[key].fill_(float(value))
+                elif key in group or key == "initial_lr":
+                    group[key] = tuple(value) if isinstance(value, list) else value
+        for p, state in new.items():
+            self.state[p] = state
+        for post in self._optimizer_load_state_dict_post_hooks.values():
+            post(self)
+
+    def _matched(self, index: int, group: dict[str, Any], saved: dict[str, Any]) -> list[tuple[Tensor, Any]]:
+        names, theirs = group.get("param_names"), saved.get("param_names")
+        if len(group["params"]) != len(saved["params"]):
+            raise BadInput(
+                f"group {index} of the checkpoint has {len(saved['params'])} weights, here {len(group['params'])}"
+            )
+        if not names or not theirs:
+            return list(zip(group["params"], saved["params"], strict=True))
+        keys = dict(zip(theirs, saved["params"], strict=True))
+        if missing := [name for name in names if name not in keys]:
+            raise BadInput(f"group {index} of the checkpoint has no weight {missing[0]!r}")
+        return [(p, keys[name]) for p, name in zip(group["params"], names, strict=True)]
+
+    def _fitting(self, p: Tensor, saved: Mapping[str, Any]) -> dict[str, Tensor]:
+        mine = self.state[p]
+        if mine and set(saved) != set(mine):
+            odd = sorted(set(saved) ^ set(mine))[0]
+            where = "the checkpoint lacks" if odd in mine else "this optimizer does not keep"
+            raise BadInput(
+                f"{self._label(p)}: {where} state {odd!r}: build the optimizer with the same options"
+            )
+        state = {}
+        for name, value in saved.items():
+            tensor = torch.as_tensor(value, dtype=torch.float32 if name == "step" else None)
+            if name in mine and tensor.shape != mine[name].shape:
+                raise BadInput(
+                    f"{self._label(p)}: state {name!r} has shape {tuple(tensor.shape)} in the checkpoint, "
+                    f"{tuple(mine[name].shape)} here"
+                )
+            # A copy: two optimizers that load one dictionary must not share their state.
+            state[name] = (
+                tensor.detach().clone() if name == "step" else tensor.detach().to(p.device, copy=True)
+            )
+        return state
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = (
+            "_rules",
+            "_companion",
+            "_roles",
+            "_layouts",
+            "_undecayed",
+            "_engine",
+            "_layout",
+            "_routes",
+            "_modules",
+        )
+        return {**super().__getstate__(), **{name: self.__dict__[name] for name in own}}
+
+
+def is_dtensor(tensor: Tensor) -> bool:
+    return hasattr(tensor, "to_local")
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part of a DTensor that lies here; any other tensor as it is."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def merged(*hyper: Mapping[str, Any]) -> dict[str, Any]:
+    """Later companions over earlier ones; a later lr also replaces an earlier lr_ratio, and the reverse."""
+    result: dict[str, Any] = {}
+    for values in hyper:
+        other = {"lr": "lr_ratio", "lr_ratio": "lr"}
+        for name in values:
+            if name not in hyperparameters(AdamW) and name != "lr_ratio":
+                raise UnknownName.among(
+                    "hyperparameter of the companion", name, [*hyperparameters(AdamW), "lr_ratio"]
+                )
+            result.pop(other.get(name, ""), None)
+        result |= values
+    return result
+
+
+def known(rule: type[Rule], hyper: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyperparameters as given, lists as tuples; UnknownName for one that the rule does not have."""
+    for name in hyper:
+        if name not in hyperparameters(rule):
+            raise UnknownName.among(f"hyperparameter of {rule.name()}", name, hyperparameters(rule))
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in hyper.items()}
+
+
+def _routes(named: Named, role: str, rule: type[Rule], why: str, layout: Layout) -> list[Route]:
+    parts = layout.parts(local(named.parameter.detach())) if layout.split else {"": named.parameter}
+    fused = {"gate": "ffn_gate", "up": "ffn_in"}
+    return [
+        Route(
+            f"{named.name}[{part}]" if part else named.label,
+            tuple(view.shape),
+            fused.get(part, part if part in HIDDEN else role),
+            rule.name(),
+            why,
+        )
+        for part, view in parts.items()
+    ]
+
+
+@functools.cache
+def face(rule: type[Rule]) -> type[Optimizer]:
+    """The optimizer class of a rule, named after it, with its hyperparameters in signature and docstring."""
+    hypers = hyperparameters(rule)
+    told = "\n".join(
+        f"        {name} (default {defaults(rule)[name]!r}): {h.meaning}." for name, h in hypers.items()
+    )
+    doc = f"{rule.title}.\n\n{inspect.cleandoc(rule.__doc__ or '')}\n\n{rule.paper}.\n\nArgs:\n{told}\n\n"
+    made = type(rule.__name__, (Optimizer,), {"rule": rule, "__doc__": doc + (Optimizer.__doc__ or "")})
+    # Pickling finds the class as steepest.<name>.
+    made.__module__ = "steepest" if rule.__module__.startswith("steepest.rules.") else rule.__module__
+    parameters = dict(inspect.signature(Optimizer.__init__).parameters)
+    del parameters["hyper"], parameters["self"]
+    own = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults(rule)[name])
+        for name in hypers
+        if name != "lr"
+    ]
+    made.__signature__ = inspect.Signature([*parameters.values(), *own])  # type: ignore[attr-defined]
+    return made
+
+
+def explain_routing(
+    params: Params | Optimizer, optimizer: str | type[Optimizer] = "muon", **options: Any
+) -> Routing:
+    """Which weight of a model gets which rule and why, without keeping an optimizer.
+
+    Args: a model (or parameters, or an optimizer made before), an optimizer's name or class, and the options
+    ``roles``, ``layouts``, ``undecayed`` that its constructor would get. ``print`` the result.
+    """
+    if isinstance(params, Optimizer):
+        return params.routing()
+    from steepest.registry import rule_named
+
+    made = face(rule_named(optimizer)) if isinstance(optimizer, str) else optimizer
+    return made(params, **options).routing()

@@ -1,0 +1,266 @@
+"""Names to rules and contenders: the built-in rules, a file of yours, any ``torch.optim`` class."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import functools
+import hashlib
+import importlib
+import importlib.util
+import pkgutil
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from steepest.core.errors import BadInput, UnknownName
+from steepest.core.rule import Rule, defaults, hyperparameters, text
+from steepest.optimizer import Optimizer, face, known, merged
+from steepest.rules.adamw import AdamW
+
+GENERIC_GRID = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+"""First search grid of a class that declares none."""
+
+
+@functools.cache
+def rules() -> dict[str, type[Rule]]:
+    """The built-in rules by name: every Rule that a module of ``steepest.rules`` defines."""
+    package = importlib.import_module("steepest.rules")
+    found: dict[str, type[Rule]] = {}
+    for module in pkgutil.iter_modules(package.__path__):
+        for rule in _rules_of(importlib.import_module(f"steepest.rules.{module.name}")):
+            found[rule.name()] = rule
+    return dict(sorted(found.items()))
+
+
+def rule_named(name: str) -> type[Rule]:
+    """The built-in rule of that name. Raises: UnknownName with the nearest one."""
+    if name not in rules():
+        raise UnknownName.among("optimizer", name, rules(), "(`steepest list` shows all)")
+    return rules()[name]
+
+
+def class_named(name: str) -> type[Optimizer]:
+    """The optimizer class of a built-in rule by the rule's class name. Raises: AttributeError."""
+    for rule in rules().values():
+        if rule.__name__ == name:
+            return face(rule)
+    raise AttributeError(
+        str(UnknownName.among("name in steepest", name, [r.__name__ for r in rules().values()]))
+    )
+
+
+@dataclass(frozen=True)
+class Contender:
+    """An optimizer as a race or a training run names it.
+
+    ``name`` is the spec as typed; ``lr_grid`` the first search grid, ascending; ``recipe`` the other
+    hyperparameters that a language-model run fixes unless told otherwise, JSON-able.
+    """
+
+    name: str
+    kind: type[torch.optim.Optimizer]
+    lr_grid: tuple[float, ...]
+    recipe: dict[str, Any]
+    recipe_source: str = ""
+    source: str = field(default="", repr=False)
+
+    @property
+    def rule(self) -> type[Rule] | None:
+        """The rule behind it; None for a foreign class."""
+        return self.kind.rule if issubclass(self.kind, Optimizer) else None
+
+    def hyperparameters(self, **overrides: Any) -> dict[str, Any]:
+        """The recipe with overrides, companions merged key by key."""
+        companions = merged(self.recipe.get("companion", {}), overrides.get("companion", {}))
+        values = {**self.recipe, **overrides}
+        return values | {"companion": companions} if companions else values
+
+    def build(
+        self, model: nn.Module, *, lr: float, engine: str = "auto", **overrides: Any
+    ) -> torch.optim.Optimizer:
+        """The optimizer over this model's weights, the recipe applied, then the overrides."""
+        values = self.hyperparameters(**overrides)
+        if self.rule is not None:
+            return self.kind(model, lr=lr, engine=engine, **values)  # type: ignore[arg-type, call-arg]
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        try:
+            return self.kind(model.parameters(), lr=lr, **values)  # type: ignore[call-arg]
+        except (TypeError, ValueError) as error:
+            raise BadInput(f"{self.name}: {error}") from error
+
+    def identity(self, lr: float, **overrides: Any) -> dict[str, Any]:
+        """What determines the numbers of a run with this optimizer, JSON-able."""
+        values = self.hyperparameters(**overrides)
+        if self.rule is None:
+            kind = f"{self.kind.__module__}.{self.kind.__qualname__}"
+            return {"class": kind, "hyperparameters": _jsonable({"lr": lr, **values})}
+        variant = values.pop("variant", None)
+        full = defaults(self.rule, variant)
+        companion = merged(self.rule.companion or {}, full.pop("companion", {}), values.pop("companion", {}))
+        extras = {k: values.pop(k) for k in ("roles", "layouts", "undecayed") if values.get(k)}
+        full |= known(
+            self.rule, {k: v for k, v in values.items() if k not in ("roles", "layouts", "undecayed")}
+        )
+        told: dict[str, Any] = {"rule": self.rule.name(), "version": self.rule.version, **extras}
+        if self.rule not in rules().values():
+            # A file of the user's has no version to raise: its text is the version.
+            told["text_sha256"] = hashlib.sha256(self.source.encode()).hexdigest()
+        if self.rule.companion is not None:
+            told["companion"] = {"version": AdamW.version, **defaults(AdamW), **companion}
+        return dict(_jsonable(told | {"hyperparameters": full | {"lr": lr}}))
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where the rule comes from: paper, code, and its complete text."""
+        if self.rule is None:
+            return {"class": f"{self.kind.__module__}.{self.kind.__qualname__}", "torch": torch.__version__}
+        return {
+            "paper": self.rule.paper,
+            "code": self.rule.code,
+            "text": self.source,
+            "recipe": self.recipe_source,
+        }
+
+    def routing(self, model: nn.Module, **overrides: Any) -> list[dict[str, Any]]:
+        """Rows of which weight gets which rule and why."""
+        if self.rule is None:
+            kind = self.kind.__name__
+            return [
+                {
+                    "parameter": n,
+                    "shape": list(p.shape),
+                    "role": "",
+                    "rule": kind,
+                    "why": "takes every weight",
+                }
+                for n, p in model.named_parameters()
+            ]
+        built = self.build(model, lr=self.lr_grid[0], **overrides)
+        assert isinstance(built, Optimizer)
+        return [route.row() for route in built.routing()]
+
+    def state_bytes(self, model: nn.Module, **overrides: Any) -> int:
+        """Bytes of state that this optimizer keeps for this model, from a step on a copy of it."""
+        trial = copy.deepcopy(model)
+        optimizer = self.build(trial, lr=self.lr_grid[0], **overrides)
+        if self.rule is None:
+            for p in trial.parameters():
+                p.grad = torch.zeros_like(p)
+            optimizer.step()
+        tensors = [
+            t for state in optimizer.state.values() for t in state.values() if isinstance(t, torch.Tensor)
+        ]
+        return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def resolve(spec: str) -> Contender:
+    """A contender from what a user types.
+
+    ``muon``, ``muon:variant=kimi,momentum=0.9,companion.lr=3e-3`` (a built-in rule, with options),
+    ``./mine.py:MyRule`` (a Rule or an optimizer class in a file), ``torch:AdamW`` (a class of torch.optim),
+    ``package.module:Class``; options may follow each after another colon.
+
+    Raises: UnknownName with the nearest name; BadInput for a file or option that cannot be used.
+    """
+    head, _, rest = spec.partition(":")
+    if head in rules():
+        return _of_rule(spec, rules()[head], _options(rest, spec), text(rules()[head]))
+    if not rest:
+        rule_named(head)  # no colon: only a built-in rule can be meant
+    name, _, options = rest.partition(":")
+    if head.endswith(".py"):
+        module, source = _module_of(Path(head))
+    elif head == "torch":
+        module, source = torch.optim, ""
+    else:
+        try:
+            module, source = importlib.import_module(head), ""
+        except ImportError as error:
+            known_heads = [*rules(), "torch"]
+            raise UnknownName.among("optimizer", spec, known_heads, f"({error})") from error
+    kind = getattr(module, name, None)
+    if not isinstance(kind, type):
+        classes = [n for n, v in vars(module).items() if isinstance(v, type)]
+        raise UnknownName.among(f"class in {head}", name, classes)
+    if issubclass(kind, Rule):
+        return _of_rule(spec, kind, _options(options, spec), source or text(kind))
+    if issubclass(kind, Optimizer):
+        return _of_rule(spec, kind.rule, _options(options, spec), source or text(kind.rule))
+    if not issubclass(kind, torch.optim.Optimizer):
+        raise BadInput(f"{spec}: {name} is neither a steepest Rule nor a torch.optim.Optimizer")
+    return Contender(spec, kind, GENERIC_GRID, _options(options, spec), "the class's own defaults")
+
+
+def _of_rule(spec: str, rule: type[Rule], options: dict[str, Any], source: str) -> Contender:
+    variant = rule.variants.get(options.get("variant", ""), {}) if "variant" in options else {}
+    if "variant" in options:
+        defaults(rule, options["variant"])  # raises for an unknown one
+    # A named variant is somebody's own choice: where it speaks, the general recipe is silent.
+    recipe = {k: v for k, v in rule.recipe.items() if k not in variant}
+    known(rule, {k: v for k, v in options.items() if k not in _FACE})
+    companions = merged(recipe.pop("companion", {}), options.pop("companion", {}))
+    recipe |= options
+    if companions:
+        recipe["companion"] = companions
+    grid = hyperparameters(rule)["lr"].grid or GENERIC_GRID
+    return Contender(spec, face(rule), tuple(grid), dict(_jsonable(recipe)), rule.recipe_source, source)
+
+
+_FACE = ("variant", "companion", "undecayed", "roles", "layouts")
+
+
+def _options(written: str, spec: str) -> dict[str, Any]:
+    """``momentum=0.9,betas=(0.9,0.95),companion.lr=3e-3`` as a dictionary."""
+    options: dict[str, Any] = {}
+    for item in filter(None, re.split(r",(?=\s*[A-Za-z_][\w.]*\s*=)", written)):
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise BadInput(f"{spec}: option {item!r} is not name=value")
+        target, _, inner = key.strip().partition(".")
+        if inner:
+            options.setdefault(target, {})[inner] = literal(value)
+        else:
+            options[target] = literal(value)
+    return options
+
+
+def literal(value: str) -> Any:
+    """A number, tuple, True, None as Python reads it; anything else as text."""
+    try:
+        return ast.literal_eval(value.strip())
+    except (ValueError, SyntaxError):
+        return value.strip()
+
+
+def _module_of(path: Path) -> tuple[Any, str]:
+    if not path.is_file():
+        raise BadInput(f"no file {path}: give the path of a Python file with a Rule, as ./mine.py:MyRule")
+    name = f"steepest_user_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickling look the module up by name
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise BadInput(f"{path} does not import: {type(error).__name__}: {error}") from error
+    return module, path.read_text()
+
+
+def _rules_of(module: Any) -> list[type[Rule]]:
+    own = (v for v in vars(module).values() if isinstance(v, type) and v.__module__ == module.__name__)
+    return [v for v in own if issubclass(v, Rule)]
+
+
+def _jsonable(values: Any) -> Any:
+    if isinstance(values, Mapping):
+        return {k: _jsonable(v) for k, v in values.items()}
+    return [_jsonable(v) for v in values] if isinstance(values, list | tuple) else values
