@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         default=["stdlib"],
         help="text files, folders, globs, JSONL, Parquet or Arrow files, hf:NAME[@REVISION][:SUBSET[:SPLIT]], "
-        "stdlib (the default: source text of Python's standard library), or a folder that this verb made",
+        "stdlib (the default: source text of the standard library), or a folder that this verb made",
     )
     parser.add_argument(
         "--tokenizer",
@@ -128,18 +128,18 @@ def _progress() -> Iterator[Callable[[str, int, int], None] | None]:
         return
     try:
         from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
     except ImportError:
         yield _plain()
         return
     columns = (TextColumn("{task.description:>10}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        tasks: dict[str, int] = {}
+        tasks: dict[str, TaskID] = {}
 
         def show(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
                 tasks[stage] = bars.add_task(stage, total=None)
-            bars.update(bars.task_ids[tasks[stage]], completed=done, total=total or None)
+            bars.update(tasks[stage], completed=done, total=total or None)
 
         yield show
 
