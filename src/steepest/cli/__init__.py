@@ -7,8 +7,9 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
-from steepest.core.errors import SteepestError, UnknownName
+from steepest.core.errors import BadInput, SteepestError, UnknownName
 
 VERBS = {
     "race": "compare optimizers fairly on real text and write a report page",
@@ -21,6 +22,13 @@ VERBS = {
 }
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse, but a wrong option is one line on stderr like every other bad input."""
+
+    def error(self, message: str) -> NoReturn:
+        raise BadInput(f"{message}; `{self.prog} --help` tells the options")
+
+
 def _help() -> str:
     lines = ["usage: steepest VERB [options]", "", "verbs:"]
     lines += [f"  {verb:<8} {summary}" for verb, summary in VERBS.items()]
@@ -29,7 +37,10 @@ def _help() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of ``steepest``. Exit status: 0 done, 1 the verb's own "no", 2 bad input, 130 interrupted."""
+    """Entry point of ``steepest``.
+
+    Exit status: 0 done, 1 the verb's own "no", 2 bad input, 130 interrupted.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         print(_help())
@@ -43,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if words[0] not in VERBS:
             raise UnknownName.among("verb", words[0], VERBS)
         module = importlib.import_module(f"steepest.cli.{words[0]}")
-        parser = argparse.ArgumentParser(prog=f"steepest {words[0]}", description=module.__doc__)
+        parser = Parser(prog=f"steepest {words[0]}", description=module.__doc__)
         module.configure(parser)
         return int(module.run(parser.parse_args(words[1:])))
     except SteepestError as error:
