@@ -26,8 +26,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "source",
         nargs="*",
         default=["stdlib"],
-        help="text files, folders, globs, JSONL, Parquet or Arrow files, hf:NAME[@REVISION][:SUBSET[:SPLIT]], "
-        "stdlib (the default: source text of the standard library), or a folder that this verb made",
+        help="text files, folders, globs, JSONL, Parquet, Arrow, hf:NAME[@REVISION][:SUBSET[:SPLIT]], "
+        "stdlib (the default: source text of the standard library), or a folder made by this verb",
     )
     parser.add_argument(
         "--tokenizer",
@@ -108,7 +108,7 @@ def _summary(corpus: Corpus, verified: bool) -> Iterator[tuple[str, str]]:
     yield "identity", corpus.identity
 
 
-_LEFT_OUT = {"duplicates": "duplicate", "empty": "empty", "skipped": "not text"}
+_LEFT_OUT = {"duplicates": "duplicates left out", "empty": "empty left out", "skipped": "skipped, not text"}
 
 
 def _size(text: str) -> int:

@@ -47,8 +47,12 @@ def prepare(config: CorpusConfig, root: str | Path, progress: Progress | None = 
 
     Raises BadInput, UnknownName, MissingExtra, CorruptFile, each in one line.
     """
-    if isinstance(config.source, str) and is_corpus(config.source):
-        return open_corpus(config.source)
+    if ready := [name for name in config.sources if is_corpus(name)]:
+        if len(config.sources) > 1:
+            raise BadInput(
+                f"{ready[0]} is a prepared corpus and cannot be mixed: give it alone, or its texts"
+            )
+        return open_corpus(ready[0])
     tokenizers.check(config.tokenizer)
     found = sources.resolve(config)
     request = _request(config, found)
@@ -57,7 +61,11 @@ def prepare(config: CorpusConfig, root: str | Path, progress: Progress | None = 
     if building.exists() or not (folder / MANIFEST).exists():
         with locked(make_folder(folder)):
             if not (folder / MANIFEST).exists():
-                _build(config, found, request, folder, progress or (lambda stage, done, total: None))
+                try:
+                    _build(config, found, request, folder, progress or (lambda stage, done, total: None))
+                except BadInput:
+                    _tidy(folder, found)
+                    raise
             shutil.rmtree(building, ignore_errors=True)
     return open_corpus(folder)
 
@@ -80,23 +88,24 @@ def _build(
     config: CorpusConfig, found: list[sources.Source], request: str, folder: Path, progress: Progress
 ) -> None:
     building = make_folder(folder / "building")
-    try:
-        text = gather(config, found, building, progress)
-        size = int(text.lengths.sum())
-        if size < FEWEST_BYTES:
-            raise BadInput(
-                f"too little text: {sources.describe(config)} holds {size} distinct bytes, "
-                f"at least {FEWEST_BYTES} are needed; add text"
-            )
-    except BadInput:
-        if not any(isinstance(source, sources.HubRows) for source in found):  # a stream is not read twice
-            shutil.rmtree(building)
-        raise
+    text = gather(config, found, building, progress)
+    size = int(text.lengths.sum())
+    if size < FEWEST_BYTES:
+        raise BadInput(
+            f"too little text: {sources.describe(config)} holds {size} bytes without duplicates, "
+            f"at least {FEWEST_BYTES} are needed; add text"
+        )
     sides, how = _sides(config, text)
     tokenizer = _tokenizer(config, text, sides["train"], folder / TOKENIZER, progress)
     shards = _write_shards(text, sides, tokenizer, folder, building, progress)
     manifest = _manifest(config, request, text, sides, how, tokenizer, shards)
     replace(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+
+
+def _tidy(folder: Path, found: list[sources.Source]) -> None:
+    """Leave nothing of a request that cannot be met, except what was read of a stream: that was costly."""
+    if not any(isinstance(source, sources.HubRows) for source in found):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sides(config: CorpusConfig, text: Gathered) -> tuple[dict[str, list[split.Piece]], str]:

@@ -63,7 +63,7 @@ class RowFile:
     format: str
 
     def fingerprint(self) -> str:
-        return _file_hash(self.path)
+        return f"{self.format}:{_file_hash(self.path)}"
 
     def documents(self, text_field: str) -> Iterator[bytes | Skipped]:
         return _rows(str(self.path), text_field, self.format, data_files=str(self.path), split="train")

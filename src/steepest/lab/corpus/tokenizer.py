@@ -94,7 +94,8 @@ def check(spec: str) -> None:
         _bpe_size(spec)
         _library(spec)
         return
-    if Path(spec).expanduser().is_file():
+    if (path := Path(spec).expanduser()).is_file():
+        load(path)
         return
     if spec.endswith(".json") or "/" in spec:
         raise BadInput(f"no such tokenizer file: {spec!r}; give a tokenizer.json, hf:NAME, bpe:SIZE or bytes")
