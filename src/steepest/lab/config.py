@@ -36,6 +36,9 @@ VERSION = 1
 DETERMINING = ("batch", "seq", "accumulation", "clip", "divergence", "precision", "compile", "engine", "seed")
 """The plain fields of a configuration that the numbers depend on as they stand."""
 
+SHORT = {"optimizer": "spec", "model": "preset"}
+"""Tables that a text stands for: their main key."""
+
 TOKENS_PER_WEIGHT = 20
 """Tokens per non-embedding weight at ratio 1: Chinchilla (arXiv 2203.15556) as both studies count it."""
 
@@ -71,9 +74,7 @@ class ModelChoice:
         hints = typing.get_type_hints(ModelConfig)
         for name in self.fields:
             if name == "vocab":
-                raise BadInput(
-                    f"model.vocab={self.fields[name]}: the corpus's tokenizer sets it; leave it out"
-                )
+                raise BadInput(f"model.vocab={self.fields[name]}: the corpus's tokenizer sets it; leave it out")
             if name not in known:
                 raise UnknownName.among("setting", f"model.{name}", [f"model.{k}" for k in known])
         values = {name: _fit(value, hints[name], f"model.{name}") for name, value in self.fields.items()}
@@ -175,15 +176,11 @@ class RunConfig:
         if self.seed >= 1 << 63:
             raise BadInput(f"seed={self.seed}: it must be below 2**63")
         if self.batch % self.accumulation:
-            raise BadInput(
-                f"batch={self.batch} is not divisible by accumulation={self.accumulation}: change one"
-            )
+            raise BadInput(f"batch={self.batch} is not divisible by accumulation={self.accumulation}: change one")
         if not (math.isfinite(self.clip) and self.clip >= 0):
             raise BadInput(f"clip={self.clip}: give a finite norm above 0, or 0 for no clipping")
         if not self.divergence > 1:
-            raise BadInput(
-                f"divergence={self.divergence}: give a multiple of the first loss above 1, such as 2"
-            )
+            raise BadInput(f"divergence={self.divergence}: give a multiple of the first loss above 1, such as 2")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> RunConfig:
@@ -192,16 +189,17 @@ class RunConfig:
         In [optimizer] every key but spec and lr is a hyperparameter, in [model] all but preset are fields.
         """
         values = dict(values)
-        for name, first, rest in (("optimizer", "spec", "hyperparameters"), ("model", "preset", "fields")):
+        for name, rest, own in (
+            ("optimizer", "hyperparameters", ("spec", "lr", "hyperparameters")),
+            ("model", "fields", ("preset", "fields")),
+        ):
             table = values.get(name, {})
             if isinstance(table, str):
-                table = {first: table}
+                table = {SHORT[name]: table}
             if isinstance(table, Mapping):
-                own = {first, rest, "lr"} if name == "optimizer" else {first, rest}
+                kept = {key: table[key] for key in own if key in table}
                 extra = {key: item for key, item in table.items() if key not in own}
-                kept = {key: item for key, item in table.items() if key in own}
-                table = kept | ({rest: dict(table.get(rest, {})) | extra} if extra else {})
-            values[name] = table
+                values[name] = kept | {rest: {**table.get(rest, {}), **extra}}
         return build(cls, values)
 
     @classmethod
@@ -259,9 +257,7 @@ def plan(config: RunConfig, corpus_manifest: Mapping[str, Any]) -> Plan:
     lr = config.optimizer.lr
     if lr is None:
         if not contender.lr_grid:
-            raise BadInput(
-                f"optimizer {contender.name!r} has no search grid to take a learning rate from: set lr"
-            )
+            raise BadInput(f"optimizer {contender.name!r} has no search grid to take a learning rate from: set lr")
         lr = contender.lr_grid[len(contender.lr_grid) // 2]
     model = config.model.config(corpus_manifest["vocab_size"])
     ratio = 1.0 if config.ratio is None else config.ratio
@@ -293,32 +289,39 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def merged(values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
-    """``values`` with settings such as ``schedule.name=wsd`` or ``batch=32`` put over them.
-
-    A value is read as TOML; what is no TOML is a string.
-    """
+    """``values`` with settings such as ``schedule.name=wsd`` or ``batch=32`` put over them."""
     result = _copied(values)
     for setting in settings:
         path, equals, text = setting.partition("=")
-        if not (equals and path):
+        if not (equals and path.strip()):
             raise BadInput(f"setting {setting!r}: write key=value, such as schedule.name=wsd")
-        try:
-            value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = text
-        *tables, name = path.strip().split(".")
-        table = result
-        for step in tables:
-            inner = table.setdefault(step, {})
-            if isinstance(inner, str) and step in ("optimizer", "model"):
-                inner = table[step] = {"spec" if step == "optimizer" else "preset": inner}
-            if not isinstance(inner, dict):
-                raise BadInput(f"setting {setting!r}: {step} is no table")
-            table = inner
-        table[name] = value
-        if len(tables) == 0 and name in ("tokens", "ratio"):  # the later of the two counts
-            result.pop("ratio" if name == "tokens" else "tokens", None)
+        put(result, path.strip(), literal(text))
     return result
+
+
+def put(values: dict[str, Any], path: str, value: Any) -> None:
+    """Sets ``values`` at a dotted path such as ``optimizer.lr``; of tokens and ratio the later one counts."""
+    table = values
+    *outer, name = path.split(".")
+    for key in outer:
+        inner = table.setdefault(key, {})
+        if isinstance(inner, str) and key in SHORT and table is values:
+            inner = table[key] = {SHORT[key]: inner}
+        if not isinstance(inner, dict):
+            raise BadInput(f"setting {path}: {key} is {inner!r}, not a table")
+        table = inner
+    table[name] = value
+    if path in ("tokens", "ratio"):
+        values.pop("ratio" if path == "tokens" else "tokens", None)
+
+
+def literal(text: str) -> Any:
+    """A flag's text as TOML reads it (numbers, true, lists); what is no TOML is a number or a plain text."""
+    with suppress(tomllib.TOMLDecodeError):
+        return tomllib.loads(f"value = {text}")["value"]
+    with suppress(ValueError):
+        return float(text)  # .02, which TOML wants as 0.02
+    return text
 
 
 def _copied(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -363,9 +366,7 @@ def _fit(value: Any, kind: Any, name: str) -> Any:
 
 def _words(kind: Any) -> str:
     words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-    return words.get(
-        kind, "a table" if dataclasses.is_dataclass(kind) else f"a {getattr(kind, '__name__', kind)}"
-    )
+    return words.get(kind, "a table" if dataclasses.is_dataclass(kind) else f"a {getattr(kind, '__name__', kind)}")
 
 
 def _at_least(name: str, value: int, least: int) -> None:

@@ -131,9 +131,7 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     if missing is None and result is not None and len(ordered) < result["step"]:
         missing = len(ordered) + 1
     if missing is not None:
-        raise CorruptFile(
-            f"{path} lacks step {missing}: restore it, or delete {folder} to train the run again"
-        )
+        raise CorruptFile(f"{path} lacks step {missing}: restore it, or delete {folder} to train the run again")
     return ordered
 
 

@@ -164,7 +164,7 @@ class _Run:
             _set_rng(content["rng"], device)
         self.step = content["step"] if content else 0
         self.rows = self.rows[: self.step]
-        self.mirrors: Sequence[Mirror] = ()
+        self.mirrors: list[Mirror] = []
         self.record = record.Record(folder)
 
     def close(self) -> None:
@@ -197,9 +197,9 @@ class _Run:
                 "sessions": [moment],
             }
         record.write_header(self.folder, header)
-        self.mirrors = mirrors
         for mirror in mirrors:
             mirror.start(self.folder, header, self.step)
+            self.mirrors.append(mirror)
 
     def go(self, progress: Callable[[Progress], None] | None, interrupted: threading.Event) -> RunResult:
         """Steps to the end, or to a divergence."""
@@ -406,9 +406,7 @@ def _compiled(loss: Callable[[Tensor], LossOutput]) -> Callable[[Tensor], LossOu
         try:
             return compiled(part)
         except InvalidCxxCompiler as error:
-            raise MissingExtra(
-                "compile=true needs a C++ compiler: apt install g++, or leave it out"
-            ) from error
+            raise MissingExtra("compile=true needs a C++ compiler: apt install g++, or leave it out") from error
 
     return checked
 

@@ -1,0 +1,213 @@
+"""Train one model with one optimizer; killed or interrupted, the same command goes on where it was."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from steepest.lab.config import Plan, RunConfig
+    from steepest.lab.corpus import Corpus
+    from steepest.lab.train import Progress, RunResult
+
+SUMMARY = "train one model with one optimizer"
+
+FLAGS = {
+    "optimizer": "optimizer",
+    "lr": "optimizer.lr",
+    "model": "model",
+    "corpus": "corpus.source",
+    "tokenizer": "corpus.tokenizer",
+    "tokens": "tokens",
+    "ratio": "ratio",
+    "batch": "batch",
+    "seq": "seq",
+    "device": "device",
+    "seed": "seed",
+}
+"""A flag and the setting that it is short for."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options of ``steepest train``."""
+    add = parser.add_argument
+    add("config", nargs="?", type=Path, help="TOML file with the settings; flags go over it")
+    add("--optimizer", metavar="SPEC", help="muon, muon:momentum=0.9, ./mine.py:MyRule, torch:AdamW (adamw)")
+    add("--lr", help="learning rate (the middle of the optimizer's first search grid)")
+    add("--model", metavar="PRESET", help="20k, 50k, ... by non-embedding weights (50k)")
+    add("--corpus", metavar="SOURCE", nargs="+", help="stdlib, text files, folders, globs, hf:NAME (stdlib)")
+    add("--tokenizer", help="bpe:SIZE, bytes, a tokenizer.json, hf:NAME (bpe:1024)")
+    add("--tokens", help="training tokens; or --ratio")
+    add("--ratio", help="tokens / (20 x non-embedding weights) (1)")
+    add("--batch", help="sequences per step (16)")
+    add("--seq", help="predictions per sequence (128)")
+    add("--device", help="cpu, cuda, ... (cpu)")
+    add("--seed", help="of the weights and the order of the text (0)")
+    add(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="any setting: schedule.name=wsd, clip=0",
+    )
+    add("--threads", type=int, default=1, help="of torch; the same number gives the same bits (1)")
+    add("--out", type=Path, default=Path("runs"), help="where the records lie (runs)")
+    add("--mirror", action="append", default=[], help="show the record in tensorboard or wandb, too")
+    add("--sample", metavar="N", type=int, default=0, help="at the end print N tokens of the model's own text")
+    add("--prompt", default="", help="what that text goes on from")
+    add("--json", action="store_true", help="print the result as JSON")
+    add("--dry-run", action="store_true", help="print what would be trained, and stop")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0: finished; 1: diverged."""
+    from steepest.lab import corpus as corpora
+    from steepest.lab.config import plan
+    from steepest.lab.mirrors import mirror
+    from steepest.lab.train import load_model, sample_text, train
+
+    config = _config(args)
+    mirrors = [mirror(name) for name in args.mirror]
+    with _corpus_bar() as preparing:
+        corpus = corpora.prepare(config.corpus, args.out / "corpora", preparing)
+    planned = plan(config, corpus.manifest)
+    if args.dry_run:
+        _print(_facts(planned, corpus, args.out), args.json)
+        return 0
+    with _training_bar(planned) as progress:
+        result = train(config, args.out, corpus=corpus, progress=progress, threads=args.threads, mirrors=mirrors)
+    text = None
+    if args.sample and result.status == "finished":
+        text = sample_text(load_model(result.folder), corpus, args.sample, prompt=args.prompt, seed=config.seed)
+    _print(_facts(planned, corpus, args.out) | _ending(result) | ({"sample": text} if text else {}), args.json)
+    return 0 if result.status == "finished" else 1
+
+
+def _config(args: argparse.Namespace) -> RunConfig:
+    """The file, the flags over it, and ``--set`` over both.
+
+    ``--optimizer`` and ``--model`` replace the file's whole table: a rate belongs to its optimizer.
+    """
+    from steepest.lab.config import RunConfig, literal, merged, put, read_toml
+
+    values = read_toml(args.config) if args.config else {}
+    for flag, path in FLAGS.items():
+        given = getattr(args, flag)
+        if given is not None:
+            put(values, path, given if flag in ("optimizer", "model", "corpus") else literal(given))
+    return RunConfig.from_mapping(merged(values, args.set))
+
+
+def _facts(planned: Plan, corpus: Corpus, out: Path) -> dict[str, Any]:
+    from steepest.lab.batches import passes
+    from steepest.lab.model import Decoder, non_embedding
+
+    model = Decoder(planned.model, device="meta")
+    return {
+        "optimizer": planned.contender.name,
+        "lr": planned.lr,
+        "model": planned.config.model.preset,
+        "non_embedding": non_embedding(planned.model),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "corpus": corpus.manifest["source"],
+        "vocab_size": corpus.vocab_size,
+        "steps": planned.steps,
+        "tokens": planned.tokens,
+        "passes": passes(corpus, planned.tokens),
+        "record": str(out / planned.identity[:16]),
+    }
+
+
+def _ending(result: RunResult) -> dict[str, Any]:
+    return {
+        "status": result.status,
+        "reason": result.reason,
+        "present": result.present,
+        "val_loss": result.val_loss,
+        "val_bits_per_byte": result.val_bits_per_byte,
+        "seconds": result.seconds,
+        "optimizer_seconds": result.optimizer_seconds,
+        "tokens_per_second": result.tokens / max(result.seconds, 1e-9),
+    }
+
+
+def _print(facts: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(facts, indent=1))
+        return
+    f = facts
+    print(f"{f['optimizer']}, lr {f['lr']:g}")
+    print(f"model {f['model']}: {f['non_embedding']:,} non-embedding weights, {f['parameters']:,} in all")
+    print(f"corpus: {f['corpus']}, vocabulary {f['vocab_size']:,}")
+    print(f"{f['steps']:,} steps, {f['tokens']:,} tokens, {f['passes']:.2f} passes over the training text")
+    if "status" in f:
+        if f["status"] == "finished":
+            again = " (before; a finished run is not trained again)" if f["present"] else ""
+            share = f["optimizer_seconds"] / max(f["seconds"], 1e-9)
+            print(
+                f"finished{again} in {f['seconds']:.1f} s: {f['tokens_per_second']:,.0f} tokens/s, "
+                f"{share:.0%} of the time in the optimizer"
+            )
+            print(f"validation {f['val_loss']:.4f} nats/token, {f['val_bits_per_byte']:.4f} bits/byte")
+        else:
+            print(f"diverged: {f['reason']}; a smaller lr or a longer warm-up may help")
+    print(f"record: {f['record']}")
+    if "sample" in f:
+        print(f"\n{f['sample']}")
+
+
+@contextmanager
+def _training_bar(planned: Plan) -> Iterator[Callable[[Progress], None]]:
+    """rich's bar in a terminal; elsewhere a plain line now and then. On stderr."""
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        console = Console(stderr=True)
+    except ImportError:
+        yield _plain_line
+        return
+    if not console.is_terminal:
+        yield _plain_line
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    with Bar(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+        task = bar.add_task("starting", total=planned.steps)
+
+        def progress(now: Progress) -> None:
+            bar.update(task, completed=now.step, description=_words(now))
+
+        yield progress
+
+
+def _plain_line(now: Progress) -> None:
+    end = "\n"
+    if sys.stderr.isatty():
+        end = "\n" if now.step == now.steps else "\r"
+    elif now.step % max(1, now.steps // 10) and now.step != now.steps:
+        return
+    print(f"{now.step}/{now.steps}  {_words(now)}  {now.seconds_left:.0f} s left ", end=end, file=sys.stderr)
+
+
+def _words(now: Progress) -> str:
+    return f"loss {now.loss:.3f}  lr {now.lr:.2e}  {now.tokens_per_second:,.0f} tokens/s"
+
+
+@contextmanager
+def _corpus_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """One line that tells how far the corpus is, wiped at its end; silent outside a terminal."""
+    shown = sys.stderr.isatty()
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if shown:
+            print(f"\rcorpus: {stage} {done / max(total, 1):.0%} ", end="", file=sys.stderr, flush=True)
+
+    yield progress
+    if shown:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
