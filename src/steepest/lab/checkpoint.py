@@ -20,14 +20,14 @@ from steepest.lab.files import replace, tell
 
 NAME, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 FORMAT = 1
-KEYS = {"format", "identity", "step", "model", "optimizer", "rng"}
+KEYS = {"format", "identity", "step", "model", "optimizer", "generators"}
 
 
 def save(folder: Path, content: dict[str, Any]) -> None:
     """Writes ``folder/checkpoint.pt`` whole or not at all; on a full disk the old one stays.
 
     ``content`` holds "identity", "step" (as many rows are on the disk), "model" and "optimizer" (state
-    dictionaries) and "rng" (generator states).
+    dictionaries) and "generators" (generator states).
     """
     # Into memory first: torch's own writer aborts the process when the disk is full.
     buffer = io.BytesIO()
@@ -35,14 +35,14 @@ def save(folder: Path, content: dict[str, Any]) -> None:
     replace(folder / NAME, buffer.getbuffer(), keep=folder / PREVIOUS)
 
 
-def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """One checkpoint file; :class:`CorruptFile` when it is truncated, damaged or something else."""
+def load(path: Path) -> dict[str, Any]:
+    """One checkpoint file, on the CPU; CorruptFile when it is truncated, damaged or something else."""
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()  # every CRC: a flipped bit in a weight is found, too
         if damaged is None:
-            content = torch.load(path, map_location=device, weights_only=True)
-    except FileNotFoundError:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (FileNotFoundError, PermissionError, MemoryError):
         raise
     except Exception as error:  # a damaged file may raise anything at all
         raise CorruptFile(f"{path} is truncated or damaged") from error
@@ -53,22 +53,15 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     return content
 
 
-def latest(
-    folder: Path,
-    identity: str,
-    rows: int,
-    *,
-    device: torch.device | str = "cpu",
-    notice: Callable[[str], None] = tell,
-) -> dict[str, Any] | None:
+def latest(folder: Path, identity: str, rows: int, notice: Callable[[str], None] = tell) -> dict[str, Any] | None:
     """The newest usable checkpoint of a run whose record holds ``rows`` rows; None when there is none to use.
 
-    A damaged one is passed over with a notice; when all there are cannot be used, :class:`CorruptFile`.
+    One that cannot be used is passed over with a notice. Raises CorruptFile when that leaves none.
     """
     faults = []
     for name in (NAME, PREVIOUS):
         try:
-            content = load(folder / name, device)
+            content = load(folder / name)
         except FileNotFoundError:
             continue
         except CorruptFile as error:

@@ -29,9 +29,7 @@ class TensorBoard:
         """Opens the event file and notes the configuration."""
         self._writer = self._writer_class(str(folder / "tensorboard"), purge_step=step + 1)
         if step == 0:
-            self._writer.add_text(
-                "config", "    " + json.dumps(header["config"], indent=1).replace("\n", "\n    ")
-            )
+            self._writer.add_text("config", f"```\n{json.dumps(header['config'], indent=1)}\n```")
 
     def row(self, row: dict[str, Any]) -> None:
         """Every number of a row as a scalar at its step."""

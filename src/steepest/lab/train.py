@@ -7,12 +7,10 @@ and called again: weights, optimizer state and generators come from the checkpoi
 from __future__ import annotations
 
 import math
-import os
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from steepest.core.errors import BadInput, CorruptFile, MissingExtra
-from steepest.lab import checkpoint, record
+from steepest.core.errors import BadInput, CorruptFile
+from steepest.lab import checkpoint, record, runtime
 from steepest.lab.batches import batch, validation_batches
 from steepest.lab.config import Plan, RunConfig, plan
 from steepest.lab.corpus import Corpus
@@ -99,13 +97,14 @@ def train(
     if threads < 1:
         raise BadInput(f"threads={threads}: it must be at least 1")
     planned = plan(config, corpus.manifest)
+    device = runtime.device(config.device)
     folder = make_folder(Path(runs) / planned.identity[:16])
     with locked(folder, notice):
         if (finished := record.read_result(folder)) is not None:
             return _result(folder, finished, present=True)
         with (
-            _torch_as(planned.config, threads) as device,
-            _interruptible() as interrupted,
+            runtime.reproducible(device, config.seed, threads),
+            runtime.interruptible() as interrupted,
             closing(_Run(planned, folder, corpus, device, notice)) as run,
         ):
             run.start(mirrors, threads)
@@ -155,13 +154,13 @@ class _Run:
             self.model, lr=planned.lr, engine=config.engine, **config.optimizer.hyperparameters
         )
         self.peaks = [float(group["lr"]) for group in self.optimizer.param_groups]
-        self.loss_of = _compiled(self.model.loss) if config.compile else self.model.loss
+        self.loss_of = runtime.compiled(self.model.loss) if config.compile else self.model.loss
         self.rows = record.read_rows(folder)
-        content = checkpoint.latest(folder, planned.identity, len(self.rows), device=device, notice=notice)
+        content = checkpoint.latest(folder, planned.identity, len(self.rows), notice)
         if content is not None:
             self.model.load_state_dict(content["model"])
             self.optimizer.load_state_dict(content["optimizer"])
-            _set_rng(content["rng"], device)
+            runtime.set_generators(content["generators"], device)
         self.step = content["step"] if content else 0
         self.rows = self.rows[: self.step]
         self.mirrors: list[Mirror] = []
@@ -203,7 +202,8 @@ class _Run:
 
     def go(self, progress: Callable[[Progress], None] | None, interrupted: threading.Event) -> RunResult:
         """Steps to the end, or to a divergence."""
-        saved, began, first = time.monotonic(), time.monotonic(), self.step
+        saved = time.monotonic()
+        pace = _Pace(self.plan, self.step, self.rows[-1]["seconds"] if self.rows else 0.0)
         reason = None
         while self.step < self.plan.steps and reason is None:
             row, reason = self._one_step()
@@ -212,7 +212,7 @@ class _Run:
             for mirror in self.mirrors:
                 mirror.row(row)
             if progress is not None:
-                progress(self._progress(row, time.monotonic() - began, self.step - first))
+                progress(pace.progress(row))
             if reason is None and self.step < self.plan.steps:
                 stop = interrupted.is_set()
                 if stop or time.monotonic() - saved >= self.plan.config.checkpoint.seconds:
@@ -307,18 +307,6 @@ class _Run:
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
 
-    def _progress(self, row: dict[str, Any], seconds: float, steps: int) -> Progress:
-        pace = seconds / steps
-        return Progress(
-            step=self.step,
-            steps=self.plan.steps,
-            loss=row["loss"],
-            val_loss=row["val_loss"],
-            lr=row["lr"],
-            tokens_per_second=self.plan.config.batch * self.plan.config.seq / max(pace, 1e-9),
-            seconds_left=pace * (self.plan.steps - self.step),
-        )
-
     def _save(self) -> None:
         self.record.sync()  # rows first: a checkpoint never knows more than the record
         content = {
@@ -326,7 +314,7 @@ class _Run:
             "step": self.step,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "rng": _rng(self.device),
+            "generators": runtime.generators(self.device),
         }
         checkpoint.save(self.folder, content)
 
@@ -355,6 +343,26 @@ class _Run:
         return _result(self.folder, result)
 
 
+class _Pace:
+    """Speed since this call began: tokens/s of training alone, time left with evaluations."""
+
+    def __init__(self, planned: Plan, step: int, seconds: float) -> None:
+        self.plan, self.step, self.seconds, self.began = planned, step, seconds, time.monotonic()
+
+    def progress(self, row: dict[str, Any]) -> Progress:
+        done = row["step"] - self.step
+        tokens = done * self.plan.config.batch * self.plan.config.seq
+        return Progress(
+            step=row["step"],
+            steps=self.plan.steps,
+            loss=row["loss"],
+            val_loss=row["val_loss"],
+            lr=row["lr"],
+            tokens_per_second=tokens / max(row["seconds"] - self.seconds, 1e-9),
+            seconds_left=(time.monotonic() - self.began) / done * (self.plan.steps - row["step"]),
+        )
+
+
 _TIMES = ("seconds", "forward_backward_seconds", "optimizer_seconds", "evaluation_seconds")
 
 
@@ -367,81 +375,3 @@ def _validation(corpus: Corpus, config: RunConfig) -> tuple[Tensor, ...]:
     """The same windows for every batch size, in parts that fit where a training part fits."""
     windows = validation_batches(corpus, 1, config.seq, config.evaluation.tokens)
     return torch.cat(windows).split(config.batch // config.accumulation)
-
-
-@contextmanager
-def _torch_as(config: RunConfig, threads: int) -> Iterator[torch.device]:
-    """Threads, generator and determinism as the run wants them, and as they were afterwards."""
-    device = _device(config.device)
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(config.seed)
-        torch.set_num_threads(threads)
-        if device.type == "cuda":
-            # cuBLAS repeats its bits only with a fixed workspace.
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-            torch.use_deterministic_algorithms(True, warn_only=True)
-        try:
-            yield device
-        finally:
-            torch.set_num_threads(before[0])
-            torch.use_deterministic_algorithms(before[1])
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise BadInput(f"device {name!r} cannot be used here: take cpu, or see `steepest info`") from error
-    return torch.device(device.type, device.index or 0) if device.type == "cuda" else device
-
-
-def _compiled(loss: Callable[[Tensor], LossOutput]) -> Callable[[Tensor], LossOutput]:
-    from torch._inductor.exc import InvalidCxxCompiler
-
-    compiled = torch.compile(loss)
-
-    def checked(part: Tensor) -> LossOutput:
-        try:
-            return compiled(part)
-        except InvalidCxxCompiler as error:
-            raise MissingExtra("compile=true needs a C++ compiler: apt install g++, or leave it out") from error
-
-    return checked
-
-
-def _rng(device: torch.device) -> dict[str, Tensor]:
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return states
-
-
-def _set_rng(states: dict[str, Tensor], device: torch.device) -> None:
-    torch.set_rng_state(states["cpu"].cpu())
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"].cpu(), device)
-
-
-@contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """A first Ctrl-C or SIGTERM sets the event: the step ends in a checkpoint. A second acts at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event  # only the main thread may set handlers
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def handler(number: int, frame: Any) -> None:
-        for known, old in before.items():
-            signal.signal(known, old)
-        event.set()
-
-    for number in before:
-        signal.signal(number, handler)
-    try:
-        yield event
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)

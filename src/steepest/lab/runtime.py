@@ -1,0 +1,97 @@
+"""The process around a run: device, threads, generators, determinism, compiler, interrupts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steepest.core.errors import BadInput, MissingExtra
+from steepest.lab.model import LossOutput
+
+
+@contextmanager
+def reproducible(device: torch.device, seed: int, threads: int) -> Iterator[None]:
+    """Threads, generators and determinism as the run wants them, and as they were afterwards."""
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        torch.set_num_threads(threads)
+        if device.type == "cuda":
+            # cuBLAS repeats its bits only with a fixed workspace.
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before[0])
+            torch.use_deterministic_algorithms(before[1])
+
+
+def device(name: str) -> torch.device:
+    """The device of that name. Raises BadInput when there is none such here."""
+    try:
+        found = torch.device(name)
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise BadInput(f"device {name!r} cannot be used here: take cpu, or see `steepest info`") from error
+    return torch.device("cuda", found.index or 0) if found.type == "cuda" else found
+
+
+def compiled(loss: Callable[[Tensor], LossOutput]) -> Callable[[Tensor], LossOutput]:
+    """``loss`` through torch.compile, with a one-line error where there is no C++ compiler."""
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    fast = torch.compile(loss)
+
+    def checked(part: Tensor) -> LossOutput:
+        try:
+            return fast(part)
+        except InvalidCxxCompiler as error:
+            raise MissingExtra("compile=true needs a C++ compiler: apt install g++, or leave it out") from error
+
+    return checked
+
+
+def generators(device: torch.device) -> dict[str, Tensor]:
+    """The states of torch's own generators, for optimizers that draw from them."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_generators(states: dict[str, Tensor], device: torch.device) -> None:
+    """Puts :func:`generators`'s states back."""
+    torch.set_rng_state(states["cpu"].cpu())
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"].cpu(), device)
+
+
+@contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """A first Ctrl-C or SIGTERM sets the event: the step ends in a checkpoint. A second acts at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event  # only the main thread may set handlers
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def handler(number: int, frame: Any) -> None:
+        for known, old in before.items():
+            signal.signal(known, old)
+        event.set()
+
+    for number in before:
+        signal.signal(number, handler)
+    try:
+        yield event
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
