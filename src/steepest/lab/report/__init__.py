@@ -1,1 +1,1 @@
-"""Verdicts to terminal table, self-contained page, CSV and JSON. No torch: a page is drawn again on any laptop."""
+"""Verdicts to terminal table, self-contained page, CSV and JSON; no torch, so any laptop can redraw."""

@@ -5,56 +5,50 @@ from __future__ import annotations
 from typing import Any
 
 from steepest.lab.report import summary as say
-from steepest.lab.report.figures import WIDE, Figure, both, slots
+from steepest.lab.report.figure import WIDE, Figure, Race, both, slots
 from steepest.lab.report.svg import Board, Scale, clipped, color
 
 
-def tuning_spent(race: dict[str, Any]) -> Figure:
+def tuning_spent(race: Race) -> Figure:
     """Bars: the tokens that went into finding each learning rate; runs and seconds beside them."""
-    slot, names = slots(race), say.ranking(race)
+    spent = {name: race["results"][name]["tuning"] for name in say.ranking(race)}
 
     def draw(width: int) -> Board:
-        left, right, row = (170, width - 190, 34) if width == WIDE else (92, width - 92, 38)
-        board = Board(width, 58 + row * len(names), "Tuning spent per optimizer")
-        most = max((race["results"][name]["tuning"]["tokens"] for name in names), default=1) or 1
-        x = Scale(0, most, left, right)
-        y = Scale(0.1, 0.2, board.height - 48, 4)
-        ticks = x.ticks(5 if width == WIDE else 2)
-        board.axes(x, y, "tokens spent on tuning", "", say.tokens, None, ticks, 0)
-        for value in ticks:
-            board.line(x(value), y.start, x(value), y.stop, "grid")
-        for place, name in enumerate(names):
-            result, tuning = race["results"][name], race["results"][name]["tuning"]
-            top = y.stop + row * place + row / 2
-            board.text(left - 14, top + 4, clipped(result["label"], left - 16), f"name c{color(slot[name])}", "end")
-            words = f"{tuning['runs']:g} runs, {say.duration(tuning['seconds'])}"
-            tip = f"{result['label']}\n{words}, {say.tokens(tuning['tokens'])} tokens"
-            _bar(board, left, x(tuning["tokens"]), top, slot[name], tip)
-            if width == WIDE:
-                board.text(right + 12, top + 4, words, "value")
+        wide = width == WIDE
+        left, right, row = (170, width - 190, 34) if wide else (92, width - 92, 38)
+        board = Board(width, 58 + row * len(spent), "Tuning spent per optimizer")
+        x = Scale(0, max(tuning["tokens"] for tuning in spent.values()) or 1, left, right)
+        ticks = x.ticks(5 if wide else 2)
+        board.columns(x, 4, board.height - 48, "tokens spent on tuning", say.tokens, ticks)
+        for place, (name, tuning) in enumerate(spent.items()):
+            middle = 4 + row * (place + 0.5)
+            runs, took = f"{tuning['runs']:g} runs", say.duration(tuning["seconds"])
+            tip = f"{say.label(race, name)}\n{runs}, {took}, {say.tokens(tuning['tokens'])} tokens"
+            _who(board, race, name, left, middle)
+            _bar(board, left, x(tuning["tokens"]), middle, slots(race)[name], tip)
+            if wide:
+                board.text(right + 12, middle + 4, f"{runs}, {took}", "value")
             else:
-                board.text(right + 10, top - 2, f"{tuning['runs']:g} runs", "value")
-                board.text(right + 10, top + 12, say.duration(tuning["seconds"]), "value quiet")
+                board.text(right + 10, middle - 2, runs, "value")
+                board.text(right + 10, middle + 12, took, "value quiet")
         return board
 
-    spent = {race["results"][name]["tuning"]["runs"] for name in names}
     caption = (
-        "What was spent on each learning rate, the baseline included, under one rule: a first grid, extended while "
-        "the best stands at an edge. "
+        "What was spent on each learning rate, the baseline included, under one rule: a first grid, extended "
+        "while the best stands at an edge. "
     )
-    caption += (
-        "All spent the same number of runs." if len(spent) == 1 else "Unequal bars are unequal tuning, and count so."
-    )
+    equal = len({tuning["runs"] for tuning in spent.values()}) == 1
+    caption += "All spent the same number of runs." if equal else "Unequal bars are unequal tuning, and count so."
     rows = [
-        {"optimizer": name, **{key: race["results"][name]["tuning"][key] for key in ("runs", "tokens", "seconds")}}
-        for name in names
+        {"optimizer": name, "runs": tuning["runs"], "tokens": tuning["tokens"], "seconds": tuning["seconds"]}
+        for name, tuning in spent.items()
     ]
     return Figure("tuning-spent", "Tuning spent", caption, *both(draw), rows)
 
 
-def step_costs(race: dict[str, Any]) -> Figure:
-    """Two panels: seconds per step, split into optimizer and the rest; bytes of optimizer state per weight."""
-    slot, names = slots(race), say.ranking(race)
+def step_costs(race: Race) -> Figure:
+    """Two panels: time per step, split into optimizer and the rest; bytes of optimizer state per weight."""
+    names = say.ranking(race)
     steps = {name: race["results"][name]["step"] or {} for name in names}
     held = {name: race["results"][name]["state_bytes_per_weight"] for name in names}
 
@@ -63,64 +57,66 @@ def step_costs(race: dict[str, Any]) -> Figure:
         row = 34 if wide else 38
         depth = row * len(names)
         board = Board(width, depth + 88 if wide else 2 * depth + 180, "Time per step and optimizer state")
-        margin = 170 if wide else 92
-        panels = ((margin, 520, 30), (620, width - 90, 30)) if wide else (
-            (margin, width - 92, 30), (margin, width - 92, depth + 122))  # fmt: skip
-        slowest = max((s.get("seconds") or 0 for s in steps.values()), default=0) or 1
-        heaviest = max((h or 0 for h in held.values()), default=0) or 1
-        for (left, right, top), most, title, unit, form in (
-            (panels[0], slowest, "time per step", "milliseconds", lambda v: f"{1000 * v:.3g}"),
-            (panels[1], heaviest, "optimizer state", "bytes per weight", lambda v: f"{v:.3g}"),
-        ):
-            x, y = Scale(0, most, left, right), Scale(0.1, 0.2, top + depth, top)
-            board.text(left, top - 14, title, "name")
-            ticks = x.ticks(4 if wide else 3)
-            board.axes(x, y, unit, "", form, None, ticks, 0)
-            for value in ticks:
-                board.line(x(value), y.start, x(value), y.stop, "grid")
-            for place, name in enumerate(names):
-                middle, who = top + row * place + row / 2, race["results"][name]["label"]
-                if title == "time per step" or not wide:
-                    words = clipped(who, left - 16)
-                    board.text(left - 14, middle + 4, words, f"name c{color(slot[name])}", "end")
-                if title == "time per step":
-                    _step(board, x, middle, steps[name], slot[name], who, right)
-                elif held[name] is None:
-                    board.text(right + 10, middle + 4, "not measured", "value quiet")
-                else:
-                    tip = f"{who}\n{held[name]:.3g} bytes of state per weight"
-                    _bar(board, left, x(held[name]), middle, slot[name], tip)
-                    board.text(right + 10, middle + 4, f"{held[name]:.3g} B", "value")
+        left, right = (170, 520) if wide else (92, width - 92)
+        slowest = max((1000 * (step.get("seconds") or 0) for step in steps.values()), default=0) or 1
+        time = Scale(0, slowest, left, right)
+        board.text(left, 16, "time per step", "name")
+        board.columns(time, 30, 30 + depth, "milliseconds", "{:.3g}".format, time.ticks(4 if wide else 3))
+        for place, name in enumerate(names):
+            middle = 30 + row * (place + 0.5)
+            _who(board, race, name, left, middle)
+            _step(board, time, middle, steps[name], slots(race)[name], say.label(race, name))
+        left, right, top = (620, width - 90, 30) if wide else (left, right, depth + 122)
+        state = Scale(0, max((size or 0 for size in held.values()), default=0) or 1, left, right)
+        board.text(left, top - 14, "optimizer state", "name")
+        board.columns(state, top, top + depth, "bytes per weight", "{:.3g}".format, state.ticks(4))
+        for place, name in enumerate(names):
+            middle = top + row * (place + 0.5)
+            if not wide:
+                _who(board, race, name, left, middle)
+            size = held[name]
+            if size is not None:
+                tip = f"{say.label(race, name)}\n{size:.3g} bytes of state per weight"
+                _bar(board, left, state(size), middle, slots(race)[name], tip)
+            words = "not measured" if size is None else f"{size:.3g} B"
+            board.text(right + 10, middle + 4, words, "value")
         return board
 
     caption = (
-        "Left or above, one training step from the interleaved calibration of all contenders: the pale part is the "
-        "model's forward and backward pass, the full part the optimizer, its share written out. Right or below, the "
-        "bytes of state that the optimizer keeps per weight, the weight itself not counted."
+        "Time: one training step from the interleaved calibration of all contenders, the pale part the "
+        "model's forward and backward pass, the full part the optimizer, with its share in percent. State: "
+        "the bytes that the optimizer keeps per weight, the weight itself not counted."
     )
-    rows = [
-        {"optimizer": name, "step_seconds": steps[name].get("seconds"), "relative": steps[name].get("relative"),
-         "optimizer_share": steps[name].get("optimizer_share"), "state_bytes_per_weight": held[name]}
+    keys = ("seconds", "relative", "optimizer_share")
+    rows: list[dict[str, Any]] = [
+        {
+            "optimizer": name,
+            **{key: steps[name].get(key) for key in keys},
+            "state_bytes_per_weight": held[name],
+        }
         for name in names
-    ]  # fmt: skip
+    ]
     return Figure("step-costs", "Time per step and memory", caption, *both(draw), rows)
 
 
-def _step(
-    board: Board, x: Scale, middle: float, step: dict[str, Any], slot: int, who: str, right: float
-) -> None:
+def _who(board: Board, race: Race, name: str, left: float, middle: float) -> None:
+    words = clipped(say.label(race, name), left - 16)
+    board.text(left - 14, middle + 4, words, f"name c{color(slots(race)[name])}", "end")
+
+
+def _step(board: Board, x: Scale, middle: float, step: Race, slot: int, who: str) -> None:
     seconds, share = step.get("seconds"), step.get("optimizer_share")
     if not seconds:
-        board.text(right + 10, middle + 4, "not measured", "value quiet")
+        board.text(x.stop + 10, middle + 4, "not measured", "value quiet")
         return
-    model_end = x(seconds * (1 - (share or 0)))
     tip = f"{who}\n{1000 * seconds:.3g} ms per step"
-    tip += f", {100 * share:.3g} % of it the optimizer" if share is not None else ""
+    tip += "" if share is None else f", {100 * share:.2g} % of it the optimizer"
+    model_end = x(1000 * seconds * (1 - (share or 0)))
     _bar(board, x.start, model_end, middle, slot, tip, "pale")
-    _bar(board, model_end, x(seconds), middle, slot, tip)
-    board.text(right + 10, middle + 4, "–" if share is None else f"{100 * share:.2g} %", "value")  # noqa: RUF001
+    _bar(board, model_end, x(1000 * seconds), middle, slot, tip)
+    board.text(x.stop + 10, middle + 4, say.NOTHING if share is None else f"{100 * share:.2g} %", "value")
 
 
 def _bar(board: Board, start: float, end: float, middle: float, slot: int, tip: str, css: str = "") -> None:
-    board.add("rect", f"mark bar c{color(slot)} {css}".rstrip(), x=start, y=middle - 8, width=max(end - start, 1.0),
-              height=16, data_tip=tip)  # fmt: skip
+    css, width = f"mark bar c{color(slot)} {css}".rstrip(), max(end - start, 1.0)
+    board.add("rect", css, x=start, y=middle - 8, width=width, height=16, data_tip=tip)

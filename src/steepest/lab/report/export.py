@@ -13,6 +13,7 @@ from typing import Any
 
 from steepest.core.errors import BadInput
 from steepest.lab.report import summary
+from steepest.lab.report.figure import Figure
 from steepest.lab.report.figures import figures
 from steepest.lab.report.schema import checked
 
@@ -20,17 +21,20 @@ Row = dict[str, Any]
 
 
 def write(race: dict[str, Any], folder: Path) -> list[Path]:
-    """table.csv, runs.csv and for every figure KEY.csv, KEY.json and KEY.svg under ``folder``; the paths written."""
-    race = checked(race)
-    folder = Path(folder)
-    written = [write_text(folder / "table.csv", csv_text(summary.rows(race)))]
-    written.append(write_text(folder / "runs.csv", csv_text(race["runs"])))
+    """Under ``folder``: table.csv, runs.csv, and figures/KEY.csv, .json and .svg of each; the paths written."""
+    race, folder = checked(race), Path(folder)
+    written = [
+        write_text(folder / "table.csv", csv_text(summary.rows(race))),
+        write_text(folder / "runs.csv", csv_text(race["runs"])),
+    ]
     style = Path(__file__).with_name("figures.css").read_text(encoding="utf-8")
     for figure in figures(race):
-        written.append(write_text(folder / f"{figure.key}.csv", csv_text(figure.rows)))
-        data = json_text(race, figure.key, figure.title, figure.caption, figure.rows, folder / "race.json")
-        written.append(write_text(folder / f"{figure.key}.json", data))
-        written.append(write_text(folder / f"{figure.key}.svg", figure.wide.standalone(style)))
+        file = folder / "figures" / figure.key
+        written += [
+            write_text(file.with_suffix(".csv"), csv_text(figure.rows)),
+            write_text(file.with_suffix(".json"), json_text(race, figure, folder / "race.json")),
+            write_text(file.with_suffix(".svg"), figure.wide.standalone(style)),
+        ]
     return written
 
 
@@ -49,17 +53,15 @@ def csv_text(rows: list[Row]) -> str:
     return buffer.getvalue()
 
 
-def json_text(
-    race: dict[str, Any], key: str, title: str, caption: str, rows: list[Row], race_file: Path | str
-) -> str:
-    """One figure's data with its words and both commands."""
+def json_text(race: dict[str, Any], figure: Figure, race_file: Path | str) -> str:
+    """One figure's data with its words and both commands: to draw it again, to make its numbers again."""
     whole = {
-        "figure": key,
-        "title": title,
-        "caption": caption,
+        "figure": figure.key,
+        "title": figure.title,
+        "caption": figure.caption,
         "redraw": redraw(race_file),
         "rerun": race["command"],
-        "rows": rows,
+        "rows": figure.rows,
     }
     return json.dumps(whole, ensure_ascii=False, separators=(",", ":")) + "\n"
 
@@ -78,5 +80,7 @@ def write_text(path: Path, text: str) -> Path:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
         cause = error.strerror or error
-        raise BadInput(f"cannot write {path} ({cause}): make room or name another folder, then run again") from None
+        raise BadInput(
+            f"cannot write {path} ({cause}): make room or name another folder, then run again"
+        ) from None
     return path

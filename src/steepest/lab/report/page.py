@@ -14,7 +14,8 @@ from urllib.parse import quote
 from steepest.core.errors import MissingExtra
 from steepest.lab.report import export
 from steepest.lab.report import summary as say
-from steepest.lab.report.figures import Figure, figures, slots
+from steepest.lab.report.figure import Figure, slots
+from steepest.lab.report.figures import figures
 from steepest.lab.report.schema import checked
 from steepest.lab.report.svg import color
 
@@ -25,8 +26,8 @@ SHOWN_ROWS = 60  # of a figure's data inside the page; the files beside the link
 def write(race: dict[str, Any], path: Path) -> None:
     """Draws ``race`` (the content of race.json) as one HTML file, put in place at once.
 
-    CorruptFile names the keys that are missing or wrong, MissingExtra asks for jinja2, BadInput says why the file
-    cannot be written.
+    CorruptFile names the keys that are missing or wrong, MissingExtra asks for jinja2, BadInput says why the
+    file cannot be written.
     """
     path = Path(path)
     export.write_text(path, html(race, path.with_name("race.json")))
@@ -54,11 +55,13 @@ def html(race: dict[str, Any], race_file: Path | str = "race.json") -> str:
         limits=say.limits(race),
         level=say.level(race),
         noise=_noise(race),
-        table=[_table_row(race, row) for row in rows],
+        table=[row | {"slot": str(color(slots(race)[row["optimizer"]]))} for row in say.cells(race)],
         table_csv=_link("text/csv", export.csv_text(rows)),
         figures=[_figure(race, figure, race_file, Markup) for figure in figures(race)],
         redraw=export.redraw(race_file),
-        fixed=[(say.label(race, name), _plain(values)) for name, values in race["untuned"]["per_optimizer"].items()],
+        fixed=[
+            (say.label(race, name), _plain(values)) for name, values in race["untuned"]["per_optimizer"].items()
+        ],
         setup=_flat(race["setup"]),
         routing=[_routing(race, name) for name in race["optimizers"]],
         tuning_text=_tuning_text(race),
@@ -94,7 +97,6 @@ def _link(kind: str, text: str) -> str:
 def _figure(race: dict[str, Any], figure: Figure, race_file: Path | str, markup: type[str]) -> dict[str, Any]:
     figure.wide.root.set("class", "wide")
     figure.narrow.root.set("class", "narrow")
-    data = export.json_text(race, figure.key, figure.title, figure.caption, figure.rows, race_file)
     columns = list(dict.fromkeys(key for row in figure.rows for key in row))
     return {
         "key": figure.key,
@@ -105,41 +107,7 @@ def _figure(race: dict[str, Any], figure: Figure, race_file: Path | str, markup:
         "wide": markup(figure.wide.markup()),
         "narrow": markup(figure.narrow.markup()),
         "csv": _link("text/csv", export.csv_text(figure.rows)),
-        "json": _link("application/json", data),
-    }
-
-
-def _table_row(race: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
-    result = race["results"][row["optimizer"]]
-    base = row["optimizer"] == race["baseline"]
-    share, step, state = row["optimizer_share"], row["step_seconds"], row["state_bytes_per_weight"]
-
-    def speedup(key: str) -> tuple[str, str]:
-        if base:
-            return "1", "by definition"
-        if row[key] is None:
-            return "refused", "see below"
-        flagged = "*" if result[key].get("flags") else ""
-        return say.ratio(result[key]) + flagged, say.interval(row[f"{key}_low"], row[f"{key}_high"], 2)
-
-    in_tokens, in_seconds = speedup("speedup_tokens"), speedup("speedup_seconds")
-    return {
-        "slot": color(slots(race)[row["optimizer"]]),
-        "label": row["label"],
-        "verdict": row["verdict"],
-        "loss": say.loss(row["final_loss"]) if row["final_loss"] is not None else "none",
-        "loss_interval": say.interval(row["final_low"], row["final_high"]),
-        "tokens": in_tokens[0],
-        "tokens_interval": in_tokens[1],
-        "seconds": in_seconds[0],
-        "seconds_interval": in_seconds[1],
-        "lr": say.lr(row["best_lr"]),
-        "bracket": say.bracket(result),
-        "runs": f"{row['tuning_runs']:g} runs",
-        "spent": say.duration(row["tuning_seconds"]),
-        "share": say.NOTHING if share is None else f"{100 * share:.2g} %",
-        "step": "" if step is None else f"of {1000 * step:.3g} ms",
-        "state": say.NOTHING if state is None else f"{state:.3g}",
+        "json": _link("application/json", export.json_text(race, figure, race_file)),
     }
 
 
@@ -175,7 +143,8 @@ def _run(race: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
 
 def _counted(counts: Counter[str], unit: str = "") -> str:
     return ", ".join(
-        f"{count} {unit + ('s' if count != 1 else '') + ' by ' if unit else ''}{what}" for what, count in counts.items()
+        f"{count} {unit + ('s' if count != 1 else '') + ' by ' if unit else ''}{what}"
+        for what, count in counts.items()
     )
 
 
@@ -188,7 +157,7 @@ def _noise(race: dict[str, Any]) -> str:
     noise = race["noise"]
     if not noise or noise["sd"] is None:
         return ""
-    return f"standard deviation {noise['sd']:.4f}, from {noise['from']}"
+    return f"standard deviation {noise['sd']:.4f} nats/token, from {noise['from']}"
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -201,9 +170,13 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _plain(value: Any) -> str:
     """A setting as people write it: ``betas 0.9, 0.95 · eps 1e-8``."""
     if isinstance(value, dict):
-        return " · ".join(
-            f"{key} ({_plain(item)})" if isinstance(item, dict) else f"{key} {_plain(item)}" for key, item in value.items()
-        ) or "nothing"
+        return (
+            " · ".join(
+                f"{key} ({_plain(item)})" if isinstance(item, dict) else f"{key} {_plain(item)}"
+                for key, item in value.items()
+            )
+            or "nothing"
+        )
     if isinstance(value, list):
         return ", ".join(_plain(item) for item in value)
     return _cell(value)

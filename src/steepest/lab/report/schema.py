@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -107,25 +107,29 @@ RACE = {
 
 
 def load(path: Path | str) -> dict[str, Any]:
-    """Reads and checks a race.json. CorruptFile names the file and the damage, BadInput a path without a file."""
+    """Reads and checks a race.json. CorruptFile tells the damage, BadInput that there is no such file."""
     path = Path(path)
     if path.is_dir():
         path = path / "race.json"
     try:
         race = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise BadInput(f"no race at {path}: give the folder that `steepest race` wrote, or its race.json") from None
+        raise BadInput(
+            f"no race at {path}: give the folder that `steepest race` wrote, or its race.json"
+        ) from None
     except (ValueError, OSError) as error:
         raise CorruptFile(f"{path} cannot be read as JSON ({error}): {ADVICE}") from None
     return checked(race, str(path))
 
 
 def checked(race: Any, name: str = "race.json") -> dict[str, Any]:
-    """A copy with nan and infinities as null and control characters out; CorruptFile names every faulty key."""
+    """A copy, nan and infinities as null, control characters out; CorruptFile names the faulty keys."""
     if not isinstance(race, dict):
         raise CorruptFile(f"{name} holds a {type(race).__name__} where a race is wanted: {ADVICE}")
     if race.get("format") != FORMAT:
-        raise CorruptFile(f"{name} has format {race.get('format')!r}, this version reads format {FORMAT}: {ADVICE}")
+        raise CorruptFile(
+            f"{name} has format {race.get('format')!r}, this version reads format {FORMAT}: {ADVICE}"
+        )
     race = _clean(race)
     faults = list(_faults(race, RACE, ""))
     if not faults:
@@ -145,7 +149,8 @@ def _faults(value: Any, shape: Any, where: str) -> Iterator[str]:
         if not isinstance(value, kind):
             yield f"{where} is {_told(value)}, not a {kind.__name__}"
             return
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+        items = value.items() if isinstance(value, dict) else enumerate(list(value))
+        for key, item in items:
             yield from _faults(item, shape.shape, f"{where}.{key}")
     elif isinstance(shape, dict):
         if not isinstance(value, dict):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-NOTHING = "–"  # noqa: RUF001 - the typographer's dash for "no value"
+NOTHING = "–"
 
 
 def tokens(count: float) -> str:
@@ -28,12 +28,12 @@ def lr(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """``48 s``, ``8 min``, ``3.2 h``."""
+    """``48 s``, ``8.2 min``, ``3.21 h``."""
     if seconds is None:
         return NOTHING
     if seconds < 90:
-        return f"{seconds:.3g} s"
-    return f"{seconds / 60:.3g} min" if seconds < 5400 else f"{seconds / 3600:.3g} h"
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.2g} min" if seconds < 5400 else f"{seconds / 3600:.3g} h"
 
 
 def loss(value: float | None) -> str:
@@ -47,7 +47,7 @@ def interval(low: float | None, high: float | None, digits: int = 3) -> str:
 def ratio(speedup: dict[str, Any] | None) -> str:
     """``1.42×``, or a dash where none is stated."""
     value = (speedup or {}).get("value")
-    return NOTHING if value is None else f"{value:.2f}×"  # noqa: RUF001 - times sign
+    return NOTHING if value is None else f"{value:.2f}×"
 
 
 def reason(speedup: dict[str, Any] | None) -> str:
@@ -65,12 +65,12 @@ def told(speedup: dict[str, Any] | None) -> str:
 
 
 def level(race: dict[str, Any]) -> str:
-    """The confidence level that the speedups state, ``90 %``."""
+    """The confidence level that the speedups state: ``90 %``, the two held together in a line."""
     for result in race["results"].values():
         for key in ("speedup_tokens", "speedup_seconds"):
             stated = (result.get(key) or {}).get("level")
             if isinstance(stated, int | float):
-                return f"{100 * stated:.3g} %"
+                return f"{100 * stated:.3g}\N{NO-BREAK SPACE}%"
     return "stated"
 
 
@@ -153,7 +153,7 @@ def setting(race: dict[str, Any]) -> str:
     seeds = len(setup["seeds"])
     return (
         f"{tokens(setup['tokens'])} tokens of {corpus_name(corpus['source'])} through a language model with "
-        f"{tokens(setup['non_embedding'])} non-embedding weights; {seeds} seed{'' if seeds == 1 else 's'} each, "
+        f"{tokens(setup['non_embedding'])} non-embedding weights; {seeds} seed{'s' * (seeds != 1)} each, "
         f"learning rates tuned by one rule, intervals at {level(race)}."
     )
 
@@ -191,7 +191,9 @@ def limits(race: dict[str, Any]) -> list[str]:
             "past one pass, losses also measure memory of the text."
         )
     if len(setup["seeds"]) < 3:
-        said.append(f"{len(setup['seeds'])} seed{'s' * (len(setup['seeds']) > 1)} per optimizer measure noise poorly.")
+        said.append(
+            f"{len(setup['seeds'])} seed{'s' * (len(setup['seeds']) > 1)} per optimizer measure noise poorly."
+        )
     said.append(
         f"One model size ({tokens(setup['non_embedding'])} weights), one corpus, one budget "
         f"({tokens(setup['tokens'])} tokens): nothing here says how the order stands at other sizes."
@@ -210,7 +212,7 @@ def _stopped(sentence: str) -> str:
 
 
 def rows(race: dict[str, Any]) -> list[dict[str, Any]]:
-    """The table: one row per optimizer, best first after the baseline; numbers bare, for files and for layout."""
+    """The table in bare numbers: one row per optimizer, the baseline first, then the best."""
     table = []
     for name in ranking(race):
         result = race["results"][name]
@@ -252,3 +254,47 @@ def bracket(result: dict[str, Any]) -> str:
     if result["lr"]["bracketed"]:
         return "bracketed"
     return f"at the {result['lr']['edge']} edge" if result["lr"]["edge"] else "not bracketed"
+
+
+def cells(race: dict[str, Any]) -> list[dict[str, str]]:
+    """The table in words, for page and terminal: every value with its small print beside it."""
+    table = []
+    for row in rows(race):
+        result, name = race["results"][row["optimizer"]], row["optimizer"]
+        share, step, state = row["optimizer_share"], row["step_seconds"], row["state_bytes_per_weight"]
+        text = {
+            "optimizer": name,
+            "label": row["label"],
+            "verdict": row["verdict"],
+            "note": _clock_note(race, name),
+            "loss": "none" if row["final_loss"] is None else loss(row["final_loss"]),
+            "loss_interval": interval(row["final_low"], row["final_high"]),
+            "lr": lr(row["best_lr"]),
+            "bracket": bracket(result),
+            "runs": f"{row['tuning_runs']:g} runs",
+            "spent": duration(row["tuning_seconds"]),
+            "share": NOTHING if share is None else f"{100 * share:.2g}\N{NO-BREAK SPACE}%",
+            "step": "" if step is None else f"of {1000 * step:.3g} ms",
+            "state": NOTHING if state is None else f"{state:.3g}",
+        }
+        for kind in ("tokens", "seconds"):
+            stated, key = result[f"speedup_{kind}"] or {}, f"speedup_{kind}"
+            if name == race["baseline"]:
+                value, span = "1", "by definition"
+            elif stated.get("value") is None:
+                value, span = "refused", ""
+            else:
+                value = ratio(stated) + ("*" if stated.get("flags") else "")
+                span = interval(row[f"{key}_low"], row[f"{key}_high"], 2)
+            text |= {kind: value, f"{kind}_interval": span}
+        table.append(text)
+    return table
+
+
+def _clock_note(race: dict[str, Any], name: str) -> str:
+    """Where the clock tells otherwise than the tokens, it is said beside the verdict."""
+    result = race["results"][name]
+    in_time = told(result["speedup_seconds"])
+    if name == race["baseline"] or in_time in ("refused", result["verdict"]):
+        return ""
+    return f"{in_time} in seconds"

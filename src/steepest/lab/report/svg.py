@@ -1,4 +1,4 @@
-"""A drawing board for figures: scales with ticks, axes, marks. Elements go through ElementTree, which escapes."""
+"""A drawing board for figures: scales with ticks, axes, marks. ElementTree escapes."""
 
 from __future__ import annotations
 
@@ -123,20 +123,41 @@ class Board:
         y_about: int = 5,
     ) -> None:
         """Horizontal grid lines with their values, a bottom axis with its ticks, both titles."""
-        left, right = sorted((x.start, x.stop))
-        bottom = max(y.start, y.stop)
         for value in y.ticks(y_about):
-            self.line(left, y(value), right, y(value), "grid")
+            self.line(x.start, y(value), x.stop, y(value), "grid")
             if y_label is not None:
-                self.text(left - 8, y(value) + 4, y_label(value), "tick", "end")
-        self.line(left, bottom, right, bottom, "axis")
-        for value in x.ticks() if x_ticks is None else x_ticks:
-            self.line(x(value), bottom, x(value), bottom + 5, "axis")
-            self.text(x(value), bottom + 19, x_label(value), "tick", "middle")
-        if x_title:
-            self.text((left + right) / 2, bottom + 38, x_title, "title", "middle")
+                self.text(x.start - 8, y(value) + 4, y_label(value), "tick", "end")
         if y_title:
-            self.text(left - 8 if y_label is None else 2, min(y.start, y.stop) - 12, y_title, "title")
+            self.text(2, y.stop - 12, y_title, "title")
+        self._bottom(x, y.start, x_title, x_label, x.ticks(7) if x_ticks is None else x_ticks)
+
+    def columns(
+        self,
+        x: Scale,
+        top: float,
+        bottom: float,
+        title: str,
+        label: Callable[[float], str],
+        ticks: Sequence[float],
+    ) -> None:
+        """Vertical grid lines over a bottom axis, for rows of bars or intervals."""
+        for value in ticks:
+            self.line(x(value), top, x(value), bottom, "grid")
+        self._bottom(x, bottom, title, label, ticks)
+
+    def _bottom(
+        self, x: Scale, bottom: float, title: str, label: Callable[[float], str], ticks: Sequence[float]
+    ) -> None:
+        self.line(x.start, bottom, x.stop, bottom, "axis")
+        taken: list[tuple[float, float]] = []
+        for value in ticks:
+            place, half = x(value), 3.5 * len(label(value)) + 3
+            self.line(place, bottom, place, bottom + 5, "axis")
+            if all(place + half < left or place - half > right for left, right in taken):
+                taken.append((place - half, place + half))
+                self.text(place, bottom + 19, label(value), "tick", "middle")
+        if title:
+            self.text((x.start + x.stop) / 2, bottom + 38, title, "title", "middle")
 
     def markup(self) -> str:
         return ET.tostring(self.root, encoding="unicode")
@@ -153,7 +174,7 @@ class Board:
 
 
 def color(slot: int) -> int:
-    """Colour of an optimizer's place in the race; past the last, colours come round again, but not the ink."""
+    """Colour of a slot; past the last, colours come round again, but not the baseline's ink."""
     return slot if slot < SLOTS else 1 + (slot - 1) % (SLOTS - 1)
 
 
