@@ -1,10 +1,10 @@
 """Learning-rate schedules: pure functions from the step to a factor of the peak learning rate.
 
-Conventions. Steps count from 0; the factor of step t is the one that the optimizer's step t uses, so the last
-is t = total - 1. Warm-up is linear, (t + 1) / warmup: no step is spent at zero, and step warmup - 1 is
-the first at the peak. After it comes a shape s(x) of x = (t - warmup) / (total - warmup): a decay would reach its
-end at t = total, one past the last step, so that the last step still moves the weights. The end of every decay
-is ``minimum``, a factor of the peak, reached by rescaling: minimum + (1 - minimum) · s(x).
+Conventions. Steps count from 0; the factor of step t is the one that the optimizer's step t uses, so the last is
+t = total - 1. Warm-up is linear, (t + 1) / warmup: no step is spent at zero, and step warmup - 1 is the first at
+the peak. After it comes a shape s(x) of x = (t - warmup) / (total - warmup): a decay would reach its end at
+t = total, one past the last step, so that the last step still moves the weights. The end of every decay is
+``minimum``, a factor of the peak, reached by rescaling: minimum + (1 - minimum) · s(x).
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def schedule(
 ) -> LambdaLR:
     """A torch scheduler that gives every param group its initial lr times :func:`factor` of the step.
 
-    last_epoch: index of the last step done where a run is continued (its groups hold ``initial_lr``), as in torch.
+    last_epoch: index of the last step done where a run is continued (its groups hold ``initial_lr``), as torch's.
     """
     _check(name, total_steps, warmup, minimum, decay)
     factor_of = partial(factor, name, total=total_steps, warmup=warmup, minimum=minimum, decay=decay)

@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steepest.core.errors import BadInput
+from steepest.lab.fused import cross_entropy, rms_norm
 
 Norm = Literal["rms", "layer"]
 Mlp = Literal["swiglu", "gelu"]
 Init = Literal["fantastic", "mitchell"]
+
+VERSION = 1
+"""Of the numbers: raised when the same configuration and seed give other weights or losses."""
 
 
 @dataclass(frozen=True)
@@ -90,25 +94,34 @@ class LossOutput(NamedTuple):
     nll: Tensor
 
 
-def rotary(
-    seq: int, head_dim: int, theta: float, device: torch.device | None = None
-) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [seq, head_dim / 2] of position · theta^(-2i / head_dim) (RoPE, arXiv 2104.09864)."""
-    rates = theta ** (-torch.arange(0, head_dim, 2, device=device, dtype=torch.float64) / head_dim)
-    angles = torch.outer(torch.arange(seq, device=device, dtype=torch.float64), rates)
-    return angles.cos().float(), angles.sin().float()
+def rotary(seq: int, head_dim: int, theta: float, device: torch.device | None = None) -> Tensor:
+    """[seq, head_dim / 2, 2]: cosine, sine of position · theta^(-2i / head_dim) (RoPE, arXiv 2104.09864)."""
+    rates = theta ** (-torch.arange(0, head_dim, 2, device=device) / head_dim)
+    angles = torch.outer(torch.arange(seq, device=device), rates)
+    return torch.stack((angles.cos(), angles.sin()), dim=-1)
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the pairs (x_i, x_{i + head_dim/2}) of x [batch, seq, heads, head_dim] by their position."""
-    a, b = x.chunk(2, dim=-1)
-    cos, sin = cos[:, None].to(x.dtype), sin[:, None].to(x.dtype)
-    return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
+def rotate(x: Tensor, turn: Tensor) -> Tensor:
+    """Turn neighbouring pairs of x [batch, seq, heads · head_dim] by turn [seq, heads · head_dim / 2, 2]."""
+    pairs = x.to(turn.dtype).unflatten(-1, (-1, 2))
+    if torch.compiler.is_compiling():  # the compiler knows no complex numbers; elsewhere they are 5 times faster
+        (a, b), (cos, sin) = pairs.unbind(-1), turn.unbind(-1)
+        turned = torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1)
+    else:
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(turn))
+    return turned.flatten(-2).to(x.dtype)
+
+
+class RMSNorm(nn.RMSNorm):
+    eps: float
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self.weight, self.eps)
 
 
 def make_norm(config: ModelConfig, width: int) -> nn.Module:
     if config.norm == "rms":
-        return nn.RMSNorm(width, eps=config.norm_eps)
+        return RMSNorm(width, eps=config.norm_eps)
     return nn.LayerNorm(width, eps=config.norm_eps, bias=False)
 
 
@@ -127,16 +140,14 @@ class Attention(nn.Module):
             self.q_norm = make_norm(config, width)
             self.k_norm = make_norm(config, kv_width)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, turn: Tensor) -> Tensor:
         q, k, v = self.q(x), self.k(x), self.v(x)
         if self.config.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
-        split = (*x.shape[:2], -1, self.config.head_dim)
-        q, k = rotate(q.view(split), cos, sin), rotate(k.view(split), cos, sin)
-        q, k, v = (t.transpose(1, 2) for t in (q, k, v.view(split)))
-        y = F.scaled_dot_product_attention(
-            q, k, v, is_causal=True, enable_gqa=self.config.groups < self.config.heads
-        )
+        q, k = rotate(q, turn), rotate(k, turn[:, : k.shape[-1] // 2])
+        q, k, v = (t.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2) for t in (q, k, v))
+        grouped = self.config.groups < self.config.heads
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
         return self.o(y.transpose(1, 2).flatten(2))
 
 
@@ -161,8 +172,8 @@ class Block(nn.Module):
         self.mlp_norm = make_norm(config, config.width)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        x = x + self.attn(self.attn_norm(x), cos, sin)
+    def forward(self, x: Tensor, turn: Tensor) -> Tensor:
+        x = x + self.attn(self.attn_norm(x), turn)
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -185,23 +196,26 @@ class Decoder(nn.Module):
 
     def hidden(self, ids: Tensor) -> Tensor:
         """Token ids int64[batch, seq] to normed last-layer activations [batch, seq, width]."""
-        cos, sin = rotary(ids.shape[1], self.config.head_dim, self.config.rope_theta, ids.device)
+        turn = rotary(ids.shape[1], self.config.head_dim, self.config.rope_theta, ids.device)
+        turn = turn.repeat(1, self.config.heads, 1)
         x = self.embed(ids)
         for block in self.blocks:
-            x = block(x, cos, sin)
+            x = block(x, turn)
         return self.norm(x)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Token ids int64[batch, seq] to next-token logits float32[batch, seq, vocab]."""
         return self.head(self.hidden(ids)).float()
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile in place, with torch.compile's arguments, what forward and loss share: all but the head."""
+        self.hidden = torch.compile(self.hidden, *args, **kwargs)  # type: ignore[method-assign]
+
     def loss(self, batch: Tensor) -> LossOutput:
         """Next-token loss of int64[batch, seq + 1], averaged over its batch · seq predictions."""
-        logits = self(batch[:, :-1]).flatten(0, 1)
-        nll = F.cross_entropy(logits, batch[:, 1:].flatten())
-        if not self.config.z_loss:
-            return LossOutput(nll, nll.detach())
-        return LossOutput(nll + self.config.z_loss * logits.logsumexp(-1).square().mean(), nll.detach())
+        hidden = self.hidden(batch[:, :-1]).flatten(0, 1)
+        targets = batch[:, 1:].flatten()
+        return LossOutput(*cross_entropy(hidden, self.head.weight, targets, self.config.z_loss))
 
     @torch.no_grad()
     def sample(
@@ -244,8 +258,8 @@ def initialise(model: Decoder, seed: int) -> None:
     """Both studies' initialisations: normal draws truncated at ±3σ, norm gains 1.
 
     fantastic: σ = 1/√fan_in for every linear map, 1/width for the embedding. mitchell: σ = 1/√fan_in,
-    embedding 1/√width, and the maps into the residual stream (o, out) of layer l = 0, 1, … are further divided
-    by √(2(l + 1)).
+    embedding 1/√width, and the maps into the residual stream (o, out) of layer l = 0, 1, … are divided
+    by a further √(2(l + 1)).
     """
     config, generator = model.config, torch.Generator().manual_seed(seed)
 
