@@ -41,16 +41,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--validation", type=float, default=0.05, metavar="SHARE", help="share of the text held out (0.05)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the shuffle and the split (0)")
-    parser.add_argument(
-        "--text-field", default="text", metavar="NAME", help="the column of rows that holds text"
-    )
+    parser.add_argument("--text-field", default="text", metavar="NAME", help="the column of rows that holds text")
     parser.add_argument("--pattern", default="**/*", help="which files of a folder are read (default: all)")
     parser.add_argument(
         "--max-bytes", default=None, metavar="SIZE", help="stop reading after this much, e.g. 500MB"
     )
-    parser.add_argument(
-        "--verify", action="store_true", help="hash every shard and compare with the manifest"
-    )
+    parser.add_argument("--verify", action="store_true", help="hash every shard and compare with the manifest")
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
 
 

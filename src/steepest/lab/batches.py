@@ -36,9 +36,7 @@ def batch(
     for epoch in range(int(numbers[0] // count), int(numbers[-1] // count) + 1) if len(numbers) else ():
         chosen = numbers // count == epoch
         key = _mix(_mix(np.uint64(seed % 2**64)) ^ np.uint64(epoch))
-        starts[chosen] = _permuted(numbers[chosen] % count, count, key) * seq + int(
-            _mix(key) % np.uint64(seq)
-        )
+        starts[chosen] = _permuted(numbers[chosen] % count, count, key) * seq + int(_mix(key) % np.uint64(seq))
     return torch.from_numpy(corpus.train.windows(starts.tolist(), seq + 1))
 
 
@@ -98,8 +96,8 @@ def _permuted(positions: npt.NDArray[np.int64], count: int, key: np.uint64) -> n
     while outside.any():
         high, low = np.divmod(x[outside], columns)
         for number in range(0, _ROUNDS, 2):
-            high = (high + _mix(low ^ _mix(key + np.uint64(number))) % rows) % rows
-            low = (low + _mix(high ^ _mix(key + np.uint64(number + 1))) % columns) % columns
+            high = (high + _mix(low ^ _mix(key ^ np.uint64(number))) % rows) % rows
+            low = (low + _mix(high ^ _mix(key ^ np.uint64(number + 1))) % columns) % columns
         x[outside] = high * columns + low
         outside = x >= np.uint64(count)
     return x.astype(np.int64)

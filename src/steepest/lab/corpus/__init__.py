@@ -4,8 +4,8 @@
 re-hashes it.
 """
 
+from steepest.lab.corpus.build import prepare
 from steepest.lab.corpus.config import CorpusConfig
-from steepest.lab.corpus.prepare import prepare
 from steepest.lab.corpus.shards import Corpus, Tokens, verify
 from steepest.lab.corpus.shards import open_corpus as open
 

@@ -154,9 +154,7 @@ def open_corpus(path: str | Path) -> Corpus:
     """
     folder = Path(path)
     if not (folder / MANIFEST).is_file():
-        raise BadInput(
-            f"{folder} holds no prepared corpus (no {MANIFEST}): run `steepest corpus` to make one"
-        )
+        raise BadInput(f"{folder} holds no prepared corpus (no {MANIFEST}): run `steepest corpus` to make one")
     manifest = _read_manifest(folder)
     tokenizer = folder / TOKENIZER
     if not tokenizer.is_file() or _file_sha256(tokenizer) != manifest["tokenizer_sha256"]:

@@ -119,9 +119,7 @@ def _resolve_one(name: str, pattern: str) -> list[Source]:
     if path.is_dir():
         files = [p for p in sorted(path.glob(pattern)) if p.is_file() and not _hidden(p.relative_to(path))]
         if not files:
-            raise BadInput(
-                f"folder {name} holds no file that matches {pattern!r}: name another folder or pattern"
-            )
+            raise BadInput(f"folder {name} holds no file that matches {pattern!r}: name another folder or pattern")
         found = [_file(p, named=False) for p in files]
         return [source for source in found if isinstance(source, RowFile)] or found
     if path.exists():
@@ -147,9 +145,7 @@ def _standard_library() -> list[Path]:
         below[:] = [b for b in below if b not in _NOT_LIBRARY and not b.startswith("config-")]
         found += [Path(folder, n) for n in names if n.endswith(".py") and not n.startswith("_sysconfigdata")]
     if not found:
-        raise BadInput(
-            f"this Python has no library source text under {root}: name a file or a folder instead"
-        )
+        raise BadInput(f"this Python has no library source text under {root}: name a file or a folder instead")
     return sorted(found, key=lambda path: path.relative_to(root).parts)
 
 
@@ -236,9 +232,7 @@ def _quiet(*loggers: str) -> Iterator[None]:
 def _row_text(what: str, row: int, values: dict[str, Any], text_field: str) -> bytes | Skipped:
     if text_field not in values:
         fields = ", ".join(sorted(map(str, values)))
-        raise BadInput(
-            f"{what} has no field {text_field!r} (it has: {fields}): name the one that holds the text"
-        )
+        raise BadInput(f"{what} has no field {text_field!r} (it has: {fields}): name the one that holds the text")
     text = values[text_field]
     if text is None:
         return b""

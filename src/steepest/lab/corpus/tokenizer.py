@@ -132,9 +132,7 @@ def load(path: Path) -> Tokenizer:
     try:
         return LibraryTokenizer(library.Tokenizer.from_buffer(content))
     except Exception as error:  # the library raises bare Exception
-        raise CorruptFile(
-            f"{path} is not a tokenizer.json: {error}; give another file or bpe:SIZE"
-        ) from error
+        raise CorruptFile(f"{path} is not a tokenizer.json: {error}; give another file or bpe:SIZE") from error
 
 
 def train_bpe(size: int, texts: Iterable[str]) -> LibraryTokenizer:

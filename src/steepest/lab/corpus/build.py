@@ -49,9 +49,7 @@ def prepare(config: CorpusConfig, root: str | Path, progress: Progress | None = 
     """
     if ready := [name for name in config.sources if is_corpus(name)]:
         if len(config.sources) > 1:
-            raise BadInput(
-                f"{ready[0]} is a prepared corpus and cannot be mixed: give it alone, or its texts"
-            )
+            raise BadInput(f"{ready[0]} is a prepared corpus and cannot be mixed: give it alone, or its texts")
         return open_corpus(ready[0])
     tokenizers.check(config.tokenizer)
     found = sources.resolve(config)
