@@ -12,6 +12,7 @@ import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -47,6 +48,27 @@ class Hyper:
     def is_number(self) -> bool:
         return self.options is None
 
+    def fault(self, value: Any, default: Any) -> str | None:
+        """Why the value cannot be, in words that follow ``name=value``; None if it can."""
+        if self.options:
+            return None if value in self.options else f"is not one of {', '.join(map(repr, self.options))}"
+        several = isinstance(default, tuple)
+        if several and not (isinstance(value, tuple | list) and len(value) == len(default)):
+            return f"must be {len(default)} numbers, such as {default}"
+        whole = not self.is_number and isinstance(default, int)
+        return next(filter(None, (self._fault(one, whole) for one in (value if several else (value,)))), None)
+
+    def _fault(self, one: Any, whole: bool) -> str | None:
+        if isinstance(one, Tensor):
+            return None  # the caller's own lr on a device: reading it would wait for that device at every step
+        number = isinstance(one, int if whole else Real) and not isinstance(one, bool)
+        if number and self.low <= one <= self.high and math.isfinite(one):
+            return None
+        kind = f"must be a {'whole' if whole else 'finite'} number"
+        if self.high < math.inf:
+            return f"{kind} in [{self.low:g}, {self.high:g}]"
+        return f"{kind} of at least {self.low:g}" if self.low > -math.inf else kind
+
 
 def number(
     default: Any, meaning: str, *, grid: tuple[Any, ...] = (), low: float = 0.0, high: float = math.inf
@@ -55,9 +77,17 @@ def number(
     return field(default=default, metadata={"hyper": Hyper(meaning, grid, low=low, high=high)})
 
 
-def choice(default: Any, meaning: str, *, options: tuple[Any, ...] = (), grid: tuple[Any, ...] = ()) -> Any:
-    """A hyperparameter that decides the text of the rule. Without ``options`` any value of the default's type."""
-    return field(default=default, metadata={"hyper": Hyper(meaning, grid, options)})
+def choice(
+    default: Any,
+    meaning: str,
+    *,
+    options: tuple[Any, ...] = (),
+    grid: tuple[Any, ...] = (),
+    low: float = -math.inf,
+) -> Any:
+    """A hyperparameter that decides the text of the rule. Without ``options`` any number from ``low`` on of the
+    default's type."""
+    return field(default=default, metadata={"hyper": Hyper(meaning, grid, options, low=low)})
 
 
 @dataclass(frozen=True)
@@ -114,22 +144,10 @@ class Rule:
     decay: Decay
 
     def __post_init__(self) -> None:
+        given = {f.name: f.default for f in dataclasses.fields(self)}
         for name, hyper in hyperparameters(type(self)).items():
-            value = getattr(self, name)
-            if hyper.options and value not in hyper.options:
-                raise BadInput(
-                    f"{type(self).name()}: {name}={value!r} is not one of {', '.join(map(repr, hyper.options))}"
-                )
-            for one in (value if isinstance(value, tuple | list) else (value,)) if hyper.is_number else ():
-                # Also catches nan, for which every comparison is false. A tensor is the caller's own lr on a
-                # device: reading it here would wait for that device at every step.
-                if isinstance(one, int | float) and not (
-                    hyper.low <= one <= hyper.high and math.isfinite(one)
-                ):
-                    allowed = (
-                        f"[{hyper.low:g}, {hyper.high:g}]" if hyper.high < math.inf else f">= {hyper.low:g}"
-                    )
-                    raise BadInput(f"{type(self).name()}: {name}={one} must be a finite number {allowed}")
+            if fault := hyper.fault(getattr(self, name), given[name]):
+                raise BadInput(f"{type(self).name()}: {name}={getattr(self, name)!r} {fault}")
 
     @classmethod
     def name(cls) -> str:
