@@ -108,6 +108,4 @@ def _check(name: str, total: int, warmup: int, minimum: float, decay: float) -> 
     if not 0 < decay <= 1:
         raise BadInput(f"schedule decay={decay}: it must lie in (0, 1], a share of the steps")
     if name in ("wsd", "wsd-sqrt") and warmup + decay * total > total * (1 + 1e-9):
-        raise BadInput(
-            f"schedule decay={decay} of {total} steps leaves no room for warmup={warmup}: lower one"
-        )
+        raise BadInput(f"schedule decay={decay} of {total} steps leaves no room for warmup={warmup}: lower one")

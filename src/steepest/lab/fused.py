@@ -31,9 +31,7 @@ def cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float
     return loss, nll
 
 
-def plain_cross_entropy(
-    hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float
-) -> tuple[Tensor, Tensor]:
+def plain_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float) -> tuple[Tensor, Tensor]:
     """The same as autograd takes it."""
     logits = F.linear(hidden, weight)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -46,9 +44,7 @@ class _CrossEntropy(torch.autograd.Function):
     """d loss / d logits = (softmax · (1 + 2 · z_loss · lse) - onehot) / rows, taken while the logits exist."""
 
     @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float) -> tuple[Tensor, Tensor]:
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
         wide = torch.promote_types(dtype, torch.float32)
@@ -90,7 +86,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean x² + eps) · weight over the last dimension of x [..., width] (arXiv 1910.07467)."""
-    if x.device.type == "cpu" and x.dtype == weight.dtype and not torch.compiler.is_compiling():
+    if x.device.type == "cpu" and not torch.compiler.is_compiling():
         return _RMSNorm.apply(x, weight, eps)
     return plain_rms_norm(x, weight, eps)  # elsewhere torch's own is one kernel
 

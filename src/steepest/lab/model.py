@@ -69,6 +69,9 @@ class ModelConfig:
             raise BadInput(f"model kv_heads={self.kv_heads} does not divide heads={self.heads}: change one")
         if not (math.isfinite(self.z_loss) and self.z_loss >= 0):
             raise BadInput(f"model z_loss={self.z_loss}: it must be finite and at least 0 (1e-4 is usual)")
+        for name in ("rope_theta", "norm_eps"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise BadInput(f"model {name}={getattr(self, name)}: it must be finite and above 0")
 
     @property
     def head_dim(self) -> int:
@@ -116,7 +119,7 @@ class RMSNorm(nn.RMSNorm):
     eps: float
 
     def forward(self, x: Tensor) -> Tensor:
-        return rms_norm(x, self.weight, self.eps)
+        return rms_norm(x.to(self.weight.dtype), self.weight, self.eps)
 
 
 def make_norm(config: ModelConfig, width: int) -> nn.Module:
@@ -236,8 +239,9 @@ class Decoder(nn.Module):
             raise BadInput(f"prompt of shape {list(prompt_ids.shape)}: give one dimension and one token")
         if not (math.isfinite(temperature) and temperature >= 0):
             raise BadInput(f"temperature={temperature}: it must be finite and at least 0")
-        if top_k is not None and top_k < 1:
-            raise BadInput(f"top_k={top_k}: it must be at least 1, or None for all tokens")
+        for name, count in (("top_k", top_k), ("context", context)):
+            if count is not None and count < 1:
+                raise BadInput(f"{name}={count}: it must be at least 1, or None for all tokens")
         ids = prompt_ids
         for _ in range(n):
             seen = ids if context is None else ids[-context:]
