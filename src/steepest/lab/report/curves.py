@@ -32,7 +32,7 @@ def loss_vs_lr(race: Race) -> Figure:
         return board
 
     loose = [results[name] for name in slot if not results[name]["lr"]["bracketed"]]
-    edges = [f"{result['label']} ({say.bracket(result)})" for result in loose]
+    edges = [f"{say.shortened(result['label'])} ({say.bracket(result)})" for result in loose]
     caption = (
         f"Every learning rate tried, at {say.tokens(race['setup']['tokens'])} tokens. The ring is the best one; "
         "it is bracketed when a worse one was tried on either side. On the top rail: a cross for a run that "
@@ -85,7 +85,7 @@ def _lr_panel(board: Board, box: Box, result: Race, slot: int, span: tuple[float
     if len(seen) > 1:
         board.path(seen, f"join {css}")
     for point in points:
-        place, tip = x(point["lr"]), f"{result['label']}, lr {say.lr(point['lr'])}\n"
+        place, tip = x(point["lr"]), f"{say.shortened(result['label'])}, lr {say.lr(point['lr'])}\n"
         if point["loss"] is None:
             tip += point["status"] if point["status"] != "finished" else "no loss recorded"
             board.mark(place, rail, slot, tip, 4, "lost", CROSS)

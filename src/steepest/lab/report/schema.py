@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -145,11 +145,13 @@ def _faults(value: Any, shape: Any, where: str) -> Iterator[str]:
         if value is not None:
             yield from _faults(value, shape.shape, where)
     elif isinstance(shape, Each):
-        kind: type = dict if shape.keyed else list
-        if not isinstance(value, kind):
-            yield f"{where} is {_told(value)}, not a {kind.__name__}"
+        if shape.keyed and isinstance(value, dict):
+            items = list(value.items())
+        elif not shape.keyed and isinstance(value, list):
+            items = list(enumerate(value))
+        else:
+            yield f"{where} is {_told(value)}, not a {'dict' if shape.keyed else 'list'}"
             return
-        items = value.items() if isinstance(value, dict) else enumerate(list(value))
         for key, item in items:
             yield from _faults(item, shape.shape, f"{where}.{key}")
     elif isinstance(shape, dict):

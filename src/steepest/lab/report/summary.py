@@ -75,13 +75,22 @@ def level(race: dict[str, Any]) -> str:
 
 
 def label(race: dict[str, Any], name: str) -> str:
+    """The optimizer's name as sentences and figures carry it; the table has it in full."""
     result = race["results"].get(name)
-    return result["label"] if result else name
+    return shortened(result["label"] if result else name)
 
 
 def final(result: dict[str, Any]) -> dict[str, Any]:
     """The final losses; all null where no run of the optimizer came to its end."""
     return result["final"] or {"losses": [], "mean": None, "low": None, "high": None, "bits_per_byte": None}
+
+
+def shortened(words: str, most: int = 40) -> str:
+    """At most ``most`` letters; the cut is in the middle, for a path's end tells more than its start."""
+    if len(words) <= most:
+        return words
+    head = (most - 1) // 3
+    return f"{words[:head]}…{words[len(words) - (most - 1 - head) :]}"
 
 
 def listed(words: Sequence[str], most: int = 4) -> str:
@@ -110,7 +119,7 @@ def headline(race: dict[str, Any]) -> str:
     for name in ranking(race)[1:]:
         result = race["results"][name]
         stated = ratio(result["speedup_tokens"])
-        word = f"{result['label']} {stated}" if result["verdict"] in ("faster", "slower") else result["label"]
+        word = label(race, name) + (f" {stated}" if result["verdict"] in ("faster", "slower") else "")
         groups.setdefault(result["verdict"], []).append(word.removesuffix(f" {NOTHING}"))
     if not groups:
         return f"{base} ran alone: this page holds its tuning and its losses, and no comparison."
@@ -144,7 +153,7 @@ def in_seconds(race: dict[str, Any]) -> str:
             parts.append(f"{label(race, name)} {ratio(speedup)} ({verdict})")
     if not parts:
         return ""
-    return f"On this machine's clock, step times included: {listed(parts, 12)}."
+    return f"On this machine's clock, step times included: {listed(parts, 5)}."
 
 
 def setting(race: dict[str, Any]) -> str:
@@ -169,22 +178,25 @@ def limits(race: dict[str, Any]) -> list[str]:
     if race["law"] is None:
         said.append(f"No speedup is stated, for want of a law: {race.get('law_reason') or 'no reason recorded'}.")
     for name in ranking(race):
-        result = results[name]
+        result, who = results[name], label(race, name)
         if final(result)["mean"] is None:
-            said.append(f"{result['label']} has no final loss: no run of it came to the end of its schedule.")
+            said.append(f"{who} has no final loss: no run of it came to the end of its schedule.")
         elif name != race["baseline"] and told(result["speedup_tokens"]) == "refused" and race["law"]:
-            said.append(f"{result['label']}'s speedup is refused: {reason(result['speedup_tokens'])}.")
+            said.append(f"{who}'s speedup is refused: {reason(result['speedup_tokens'])}.")
         if not result["lr"]["bracketed"]:
             where = f"at the {result['lr']['edge']} edge of its grid" if result["lr"]["edge"] else "not bracketed"
-            said.append(f"{result['label']}'s best learning rate is {where}: a better one may lie beyond.")
+            said.append(f"{who}'s best learning rate is {where}: a better one may lie beyond.")
         for flag in (result["speedup_tokens"] or {}).get("flags") or []:
-            said.append(f"{result['label']}'s speedup: {flag}.")
+            said.append(f"{who}'s speedup: {flag}.")
     for flag in (race["law"] or {}).get("flags", []):
         said.append(f"The law: {flag}.")
     spent = {name: results[name]["tuning"]["runs"] for name in race["optimizers"]}
     if len(set(spent.values())) > 1:
-        counts = ", ".join(f"{label(race, name)} {spent[name]:g}" for name in ranking(race))
-        said.append(f"Tuning was not equal; runs spent: {counts}.")
+        least, most = min(spent, key=spent.__getitem__), max(spent, key=spent.__getitem__)
+        said.append(
+            f"Tuning was not equal: from {spent[least]:g} runs ({label(race, least)}) "
+            f"to {spent[most]:g} ({label(race, most)})."
+        )
     if setup["passes"] > 1:
         said.append(
             f"The longest run passed over the training text {setup['passes']:.3g} times: "

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from steepest.lab.report.summary import shortened
+
 SLOTS = 12  # colours in figures.css: slot 0 is the baseline's ink
 # Second cue beside the colour, so that no reading hangs on hue alone; unit radius, y down.
 SHAPES = (
@@ -179,27 +181,31 @@ def color(slot: int) -> int:
 
 
 def clipped(words: str, width: float, size: float = 12) -> str:
-    """``words`` cut to about ``width`` pixels with an ellipsis."""
-    most = max(3, int(width / (size * 0.58)))
-    return words if len(words) <= most else words[: most - 1] + "…"
+    """``words`` cut to about ``width`` pixels of text ``size`` pixels high."""
+    return shortened(words, max(3, int(width / (size * 0.58))))
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Positions near the wanted ones, at least ``gap`` apart while ``low..high`` has room, order kept."""
+    """Positions as near the wanted ones as ``gap`` between neighbours allows, inside ``low..high``, order kept."""
+    gap = min(gap, (high - low) / max(1, len(wanted) - 1))
     order = sorted(range(len(wanted)), key=lambda index: wanted[index])
-    if len(order) > 1:
-        gap = min(gap, (high - low) / (len(order) - 1))
-    placed: list[float] = []
+    groups: list[list[int]] = []  # neighbours that touch share one group around their common middle
+
+    def start(group: list[int]) -> float:
+        length = gap * (len(group) - 1)
+        middle = sum(wanted[index] for index in group) / len(group)
+        return min(max(middle - length / 2, low), high - length)
+
     for index in order:
-        placed.append(max(wanted[index], placed[-1] + gap if placed else low))
-    limit = high
-    for place in range(len(placed) - 1, -1, -1):
-        placed[place] = min(placed[place], limit)
-        limit = placed[place] - gap
-    result = [0.0] * len(wanted)
-    for index, value in zip(order, placed, strict=True):
-        result[index] = value
-    return result
+        groups.append([index])
+        while len(groups) > 1 and start(groups[-2]) + gap * len(groups[-2]) > start(groups[-1]):
+            last = groups.pop()
+            groups[-1] += last
+    placed = [0.0] * len(wanted)
+    for group in groups:
+        for place, index in enumerate(group):
+            placed[index] = start(group) + gap * place
+    return placed
 
 
 def _short(value: Any) -> str:
