@@ -50,6 +50,8 @@ class Hyper:
 
     def fault(self, value: Any, default: Any) -> str | None:
         """Why the value cannot be, in words that follow ``name=value``; None if it can."""
+        if value is None and default is None:
+            return None
         if self.options:
             return None if value in self.options else f"is not one of {', '.join(map(repr, self.options))}"
         several = isinstance(default, tuple)
