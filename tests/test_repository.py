@@ -111,9 +111,7 @@ def test_no_engine_knows_an_optimizer_by_name(engine: Path) -> None:
     names = {rule.stem for rule in RULES}
     tree = ast.parse(engine.read_text())
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
-    prose = {
-        id(n.body[0].value) for n in ast.walk(tree) if isinstance(n, documented) and ast.get_docstring(n)
-    }
+    prose = {id(n.body[0].value) for n in ast.walk(tree) if isinstance(n, documented) and ast.get_docstring(n)}
     for node in ast.walk(tree):
         word = getattr(node, "id", None) or getattr(node, "attr", None) or getattr(node, "value", None)
         if isinstance(word, str) and id(node) not in prose:
@@ -137,9 +135,7 @@ def test_no_text_names_a_path_of_somebodys_machine() -> None:
 
 def test_every_source_file_is_under_450_lines() -> None:
     tests = sorted((ROOT / "tests").rglob("*.py"))
-    long = {
-        str(p.relative_to(ROOT)): n for p in SOURCES + tests if (n := len(p.read_text().splitlines())) >= 450
-    }
+    long = {str(p.relative_to(ROOT)): n for p in SOURCES + tests if (n := len(p.read_text().splitlines())) >= 450}
     assert not long
 
 
@@ -244,9 +240,7 @@ def test_an_old_python_is_answered_in_one_line(tmp_path: Path) -> None:
     # without what an outer make hands down, this one is on its own
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
     command = ["make", "race", f"PYTHON={old}"]
-    result = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode != 0 and not (tmp_path / ".venv").exists()
     ours = [line for line in result.stderr.splitlines() if not line.startswith("make")]
     assert len(ours) == 1 and "needs Python 3.11 or newer" in ours[0]
