@@ -105,6 +105,18 @@ def test_bpe_is_trained_on_training_documents_alone(texts: Path, tmp_path: Path)
     assert corpus.decode(corpus.encode("def abc")) == "def abc"
 
 
+def test_bpe_is_trained_on_a_sample_of_a_large_text(texts: Path, tmp_path: Path, small_parts: None) -> None:
+    pytest.importorskip("tokenizers", reason="needs tokenizers: pip install 'steepest[lab]'")
+    config = _config(texts, tokenizer="bpe:300")
+    whole = corpora.prepare(config, tmp_path / "whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "BPE_TRAINING_BYTES", 10_000)
+        sample = corpora.prepare(config, tmp_path / "sample")
+    assert whole.manifest["bpe_training_bytes"] == whole.manifest["train_bytes"]
+    assert 10_000 <= sample.manifest["bpe_training_bytes"] < 13_000
+    assert sample.manifest["tokenizer_sha256"] != whole.manifest["tokenizer_sha256"]
+
+
 def test_identity_follows_content_and_seed_but_not_file_names(texts: Path, tmp_path: Path) -> None:
     first = corpora.prepare(_config(texts), tmp_path / "out")
     other_seed = corpora.prepare(_config(texts, seed=1), tmp_path / "out")

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from steepest.core.errors import BadInput
 
@@ -91,7 +91,7 @@ def _summary(corpus: Corpus, verified: bool) -> Iterator[tuple[str, str]]:
     for reason in manifest["skips"]:
         yield "  skipped", reason
     yield "split", manifest["split"]
-    yield "tokenizer", f"{manifest['tokenizer']}, vocabulary {manifest['vocab_size']:,}"
+    yield "tokenizer", f"{manifest['tokenizer']}, vocabulary {manifest['vocab_size']:,}" + _trained_on(manifest)
     if not manifest["lossless"]:
         yield "", "warning: text does not come back from its tokens, so bits/byte is only a lower bound"
     for side, word in (("train", "train"), ("val", "validation")):
@@ -102,6 +102,11 @@ def _summary(corpus: Corpus, verified: bool) -> Iterator[tuple[str, str]]:
     shards = len(manifest["shards"])
     yield "shards", f"{shards:,}" + (", each hashed: as the manifest says" if verified else "")
     yield "identity", corpus.identity
+
+
+def _trained_on(manifest: dict[str, Any]) -> str:
+    size = manifest["bpe_training_bytes"]
+    return f", trained on {size:,} bytes of the training text" if size else ""
 
 
 _LEFT_OUT = {"duplicates": "duplicates left out", "empty": "empty left out", "skipped": "skipped, not text"}

@@ -91,13 +91,14 @@ def _permuted(positions: npt.NDArray[np.int64], count: int, key: np.uint64) -> n
     """
     rows = np.uint64(max(1, int(count**0.5)))
     columns = np.uint64(-(-count // int(rows)))
+    keys = _mix(key ^ np.arange(_ROUNDS, dtype=np.uint64))
     x = positions.astype(np.uint64)
     outside = np.ones(len(x), dtype=bool)
     while outside.any():
         high, low = np.divmod(x[outside], columns)
         for number in range(0, _ROUNDS, 2):
-            high = (high + _mix(low ^ _mix(key ^ np.uint64(number))) % rows) % rows
-            low = (low + _mix(high ^ _mix(key ^ np.uint64(number + 1))) % columns) % columns
+            high = (high + _mix(low ^ keys[number]) % rows) % rows
+            low = (low + _mix(high ^ keys[number + 1]) % columns) % columns
         x[outside] = high * columns + low
         outside = x >= np.uint64(count)
     return x.astype(np.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import shutil
 from collections.abc import Iterable, Iterator
@@ -125,20 +126,30 @@ def _tokenizer(
 ) -> tokenizers.Tokenizer:
     if path.exists():
         return tokenizers.load(path)
-    total = min(sum(piece.stop - piece.start for piece in train), BPE_TRAINING_BYTES)
+    sample = _bpe_sample(train)
+    total = _size(sample)
 
     def texts() -> Iterator[str]:
         done = 0
-        for chunk in _chunks(text, train):
-            progress("tokenizer", done, total)
-            if done >= BPE_TRAINING_BYTES:
-                return
+        for chunk in _chunks(text, sample):
             done += len(chunk)
+            progress("tokenizer", done, total)
             yield chunk.decode()
 
     tokenizer = tokenizers.make(config.tokenizer, texts())
     replace(path, tokenizer.serialized())
     return tokenizer
+
+
+def _bpe_sample(train: list[split.Piece]) -> list[split.Piece]:
+    """The first pieces up to BPE_TRAINING_BYTES; their order is shuffled, so they are a fair sample."""
+    ends = itertools.accumulate(piece.stop - piece.start for piece in train)
+    return [piece for piece, end in zip(train, ends, strict=True) if end - _size([piece]) < BPE_TRAINING_BYTES]
+
+
+def _size(pieces: Iterable[split.Piece]) -> int:
+    """Bytes of text."""
+    return sum(piece.stop - piece.start for piece in pieces)
 
 
 def _write_shards(
@@ -149,7 +160,7 @@ def _write_shards(
     building: Path,
     progress: Progress,
 ) -> list[dict[str, Any]]:
-    total = sum(piece.stop - piece.start for pieces in sides.values() for piece in pieces)
+    total = _size(piece for pieces in sides.values() for piece in pieces)
     done = 0
     shards = []
     for side, pieces in sides.items():
@@ -163,7 +174,7 @@ def _write_shards(
                     text, group, tokenizer, lambda size, start=done: progress("encode", start + size, total)
                 )
                 content = shard_bytes(tokens)
-                text_bytes = sum(piece.stop - piece.start for piece in group)
+                text_bytes = _size(group)
                 entry = shard_entry(name, side, len(tokens), text_bytes, content)
                 replace(folder / name, content)
                 replace(note, json.dumps(entry).encode())
@@ -265,6 +276,7 @@ def _manifest(
         "skips": text.skips,
         "tokenizer": config.tokenizer,
         "tokenizer_sha256": tokenizer_sha256,
+        "bpe_training_bytes": _size(_bpe_sample(sides["train"])) if config.tokenizer.startswith("bpe:") else 0,
         "vocab_size": tokenizer.vocab_size,
         "separator": tokenizer.separator,
         "dtype": str(np.min_scalar_type(tokenizer.vocab_size - 1)),
