@@ -102,6 +102,11 @@ class ScheduleConfig:
         """The warm-up of a run of ``steps`` steps."""
         return round(self.warmup * steps) if self.warmup < 1 else round(self.warmup)
 
+    def determines(self, steps: int) -> dict[str, Any]:
+        """What of it the factors depend on: the decay is of wsd alone."""
+        told = {"name": self.name, "warmup": self.warmup_steps(steps), "minimum": self.minimum}
+        return told | ({"decay": self.decay} if self.name.startswith("wsd") else {})
+
 
 @dataclass(frozen=True)
 class EvaluationConfig:
@@ -264,16 +269,17 @@ def plan(config: RunConfig, corpus_manifest: Mapping[str, Any]) -> Plan:
     tokens = config.tokens or ratio * TOKENS_PER_WEIGHT * non_embedding(model)
     steps = max(1, round(tokens / (config.batch * config.seq)))
     warmup = config.schedule.warmup_steps(steps)
-    resolved = {
+    evaluations = config.evaluation.steps(steps)
+    determines = {
         "versions": {"training": VERSION, "model": model_module.VERSION},
         "corpus": corpus_manifest["identity"],
         "optimizer": contender.identity(lr, **config.optimizer.hyperparameters),
         "model": dataclasses.asdict(model),
         "steps": steps,
-        "schedule": dataclasses.asdict(config.schedule) | {"warmup": warmup},
-        "evaluation": dataclasses.asdict(config.evaluation),
+        "schedule": config.schedule.determines(steps),
+        "evaluation": {"tokens": config.evaluation.tokens, "steps": sorted(evaluations)},
     } | {name: getattr(config, name) for name in DETERMINING}
-    made = Plan(config, contender, lr, model, steps, warmup, config.evaluation.steps(steps), resolved)
+    made = Plan(config, contender, lr, model, steps, warmup, evaluations, determines)
     made.factor(1)  # an impossible schedule is refused before anything is written
     return made
 
@@ -352,11 +358,10 @@ def _fit(value: Any, kind: Any, name: str) -> Any:
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         if isinstance(value, Mapping):
             return build(kind, value, f"{name}.")
-    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    elif kind is int and isinstance(value, int | float) and not isinstance(value, bool):
-        if isinstance(value, int) or value.is_integer():
-            return int(value)
+    elif kind in (int, float):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if number and (kind is float or value % 1 == 0):
+            return kind(value)
     elif typing.get_origin(kind) is tuple and isinstance(value, list | tuple):
         return tuple(value)
     elif isinstance(value, typing.get_origin(kind) or kind):
