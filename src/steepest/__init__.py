@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from steepest.optimizer import explain_routing as explain_routing
     from steepest.registry import resolve as resolve
 
+__version__ = "0.1.0"
+
 # Imported at first use, so that a report is rebuilt and a help page printed without loading torch.
 _PUBLIC = {
     "Rule": "steepest.core.rule",

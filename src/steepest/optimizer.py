@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -24,7 +23,6 @@ from steepest.routing import (
     check,
     check_patterns,
     check_roles,
-    is_sharded,
     layout_of,
     named_of,
     role_of,
@@ -130,14 +128,10 @@ class Optimizer(torch.optim.Optimizer):
         mixed = len({name for name, _ in routed}) > 1
         for (name, undecayed), part in routed.items():
             own = name == self.rule.name()
-            values = (
-                {k: v for k, v in self.defaults.items() if k in hyperparameters(self.rule)} if own else {}
-            )
+            values = {k: v for k, v in self.defaults.items() if k in hyperparameters(self.rule)} if own else {}
             if not own:
                 lr = companion.get("lr", companion.get("lr_ratio", 0) * given.get("lr", self.defaults["lr"]))
-                values = (
-                    defaults(AdamW) | {k: v for k, v in companion.items() if k != "lr_ratio"} | {"lr": lr}
-                )
+                values = defaults(AdamW) | {k: v for k, v in companion.items() if k != "lr_ratio"} | {"lr": lr}
             if own or not mixed:
                 values |= known(self._rules[name], {k: v for k, v in given.items() if k != "param_names"})
             if undecayed:
@@ -153,7 +147,7 @@ class Optimizer(torch.optim.Optimizer):
             del group[foreign]  # torch fills every group with the defaults of the main rule
         for p in group["params"]:
             if p.requires_grad:
-                self._allocate(p, self._rule(group))
+                self._allocate(p, self.rule_of(group))
 
     def _named(self, params: Any) -> Iterable[Named]:
         for item in [params] if isinstance(params, Tensor) else params:
@@ -162,15 +156,14 @@ class Optimizer(torch.optim.Optimizer):
                 raise BadInput(f"{self.rule.name()}: params holds a {type(p).__name__}, not a tensor")
             yield self._modules.get(p, Named(name, p))
 
-    def _rule(self, group: dict[str, Any]) -> Rule:
+    def rule_of(self, group: dict[str, Any]) -> Rule:
+        """The rule of a group with the hyperparameters that the group holds now."""
         rule = self._rules[group["rule"]]
         return rule(**{name: group[name] for name in hyperparameters(rule)})
 
     def routing(self) -> Routing:
         """Which weight got which rule and why."""
-        return Routing(
-            route for group in self.param_groups for p in group["params"] for route in self._routes[p]
-        )
+        return Routing(route for group in self.param_groups for p in group["params"] for route in self._routes[p])
 
     # -- the step ----------------------------------------------------------------------------------------------
 
@@ -183,7 +176,7 @@ class Optimizer(torch.optim.Optimizer):
                 loss = closure()
         run = engine_of(self._engine)
         for group in self.param_groups:
-            rule = self._rule(group)
+            rule = self.rule_of(group)
             jobs: dict[int, Job] = {}
             for p in group["params"]:
                 if p.grad is None:
@@ -236,9 +229,7 @@ class Optimizer(torch.optim.Optimizer):
         for part, view in (self._layout[p].parts(whole) if rule.scope == "matrix" else {"": whole}).items():
             for name, slot in rule.slots(tuple(view.shape)).items():
                 key, dtype = f"{name}.{part}" if part else name, slot.dtype or working_dtype(p.dtype)
-                if is_dtensor(
-                    p
-                ):  # only element rules get here with a shard: their slots have the weight's shape
+                if is_dtensor(p):  # only element rules get here with a shard: their slots have the weight's shape
                     state[key] = torch.zeros_like(p.detach(), dtype=dtype)
                 else:
                     state[key] = torch.zeros(slot.shape, dtype=dtype, device=p.device)
@@ -250,7 +241,7 @@ class Optimizer(torch.optim.Optimizer):
     # -- checkpoints -------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """torch's layout; every state is a tensor under a flat key, and lr is a float even where it is a tensor."""
+        """torch's layout; all state is tensors under flat keys, and lr is a float even where it is a tensor here."""
         packed: dict[str, Any] = super().state_dict()
         for group in packed["param_groups"]:
             for key in ("lr", "peak_lr"):
@@ -313,9 +304,7 @@ class Optimizer(torch.optim.Optimizer):
         if mine and set(saved) != set(mine):
             odd = sorted(set(saved) ^ set(mine))[0]
             where = "the checkpoint lacks" if odd in mine else "this optimizer does not keep"
-            raise BadInput(
-                f"{self._label(p)}: {where} state {odd!r}: build the optimizer with the same options"
-            )
+            raise BadInput(f"{self._label(p)}: {where} state {odd!r}: build the optimizer with the same options")
         state = {}
         for name, value in saved.items():
             tensor = torch.as_tensor(value, dtype=torch.float32 if name == "step" else None)
@@ -325,9 +314,7 @@ class Optimizer(torch.optim.Optimizer):
                     f"{tuple(mine[name].shape)} here"
                 )
             # A copy: two optimizers that load one dictionary must not share their state.
-            state[name] = (
-                tensor.detach().clone() if name == "step" else tensor.detach().to(p.device, copy=True)
-            )
+            state[name] = tensor.detach().clone() if name == "step" else tensor.detach().to(p.device, copy=True)
         return state
 
     def __getstate__(self) -> dict[str, Any]:
@@ -392,9 +379,17 @@ def _routes(named: Named, role: str, rule: type[Rule], why: str, layout: Layout)
     ]
 
 
-@functools.cache
+_FACES: dict[Any, type[Optimizer]] = {}
+
+
 def face(rule: type[Rule]) -> type[Optimizer]:
     """The optimizer class of a rule, named after it, with its hyperparameters in signature and docstring."""
+    if rule not in _FACES:
+        _FACES[rule] = _made(rule)
+    return _FACES[rule]
+
+
+def _made(rule: type[Rule]) -> type[Optimizer]:
     hypers = hyperparameters(rule)
     told = "\n".join(
         f"        {name} (default {defaults(rule)[name]!r}): {h.meaning}." for name, h in hypers.items()

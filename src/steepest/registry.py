@@ -51,9 +51,7 @@ def class_named(name: str) -> type[Optimizer]:
     for rule in rules().values():
         if rule.__name__ == name:
             return face(rule)
-    raise AttributeError(
-        str(UnknownName.among("name in steepest", name, [r.__name__ for r in rules().values()]))
-    )
+    raise AttributeError(str(UnknownName.among("name in steepest", name, [r.__name__ for r in rules().values()])))
 
 
 @dataclass(frozen=True)
@@ -105,9 +103,7 @@ class Contender:
         full = defaults(self.rule, variant)
         companion = merged(self.rule.companion or {}, full.pop("companion", {}), values.pop("companion", {}))
         extras = {k: values.pop(k) for k in ("roles", "layouts", "undecayed") if values.get(k)}
-        full |= known(
-            self.rule, {k: v for k, v in values.items() if k not in ("roles", "layouts", "undecayed")}
-        )
+        full |= known(self.rule, {k: v for k, v in values.items() if k not in ("roles", "layouts", "undecayed")})
         told: dict[str, Any] = {"rule": self.rule.name(), "version": self.rule.version, **extras}
         if self.rule not in rules().values():
             # A file of the user's has no version to raise: its text is the version.
@@ -154,9 +150,7 @@ class Contender:
             for p in trial.parameters():
                 p.grad = torch.zeros_like(p)
             optimizer.step()
-        tensors = [
-            t for state in optimizer.state.values() for t in state.values() if isinstance(t, torch.Tensor)
-        ]
+        tensors = [t for state in optimizer.state.values() for t in state.values() if isinstance(t, torch.Tensor)]
         return sum(t.numel() * t.element_size() for t in tensors)
 
 

@@ -150,9 +150,7 @@ def layout_of(
         return equal_parts(shape[0], "q", "k", "v"), "fused q, k, v of MultiheadAttention"
     if owner == "Conv1D" and hasattr(named.module, "nf"):
         if last.endswith("c_attn"):
-            return equal_parts(
-                shape[1], "q", "k", "v", transposed=True
-            ), "fused q, k, v of Conv1D, transposed"
+            return equal_parts(shape[1], "q", "k", "v", transposed=True), "fused q, k, v of Conv1D, transposed"
         return Layout(transposed=True), "stored transposed by Conv1D"
     if isinstance(named.module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
         return Layout(flatten=True), "filters flattened to (out, rest)"

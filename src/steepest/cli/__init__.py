@@ -42,14 +42,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Exit status: 0 done, 1 the verb's own "no", 2 bad input, 130 interrupted.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    # Not list(): the verb of that name, once imported, is an attribute of this module.
+    words = [*(sys.argv[1:] if argv is None else argv)]
     if not words or words[0] in ("-h", "--help"):
         print(_help())
         return 0 if words else 2
     if words[0] == "--version":
-        from importlib.metadata import version
+        from steepest import __version__
 
-        print(f"steepest {version('steepest')}")
+        print(f"steepest {__version__}")
         return 0
     try:
         if words[0] not in VERBS:

@@ -68,7 +68,5 @@ def declared(value: Layout | str | Mapping[str, int], name: str, shape: tuple[in
 def equal_parts(rows: int, *names: str, transposed: bool = False) -> Layout:
     """Equal parts of the output rows."""
     if rows % len(names):
-        raise RoutingError(
-            f"{rows} output rows do not divide into equal {', '.join(names)}: declare their sizes"
-        )
+        raise RoutingError(f"{rows} output rows do not divide into equal {', '.join(names)}: declare their sizes")
     return Layout(transposed=transposed, split=tuple((name, rows // len(names)) for name in names))

@@ -8,7 +8,6 @@ ones joined; matrix rules on stacks of equal matrices, one kernel a shape.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import types
 from collections.abc import Callable
 from typing import Any
@@ -44,19 +43,26 @@ def run(job: Job) -> None:
             shape = None
         else:
             shape = tuple(whole.weight.shape)
-        kernel = compiled(type(rule), _structure(rule), phase, shape)
+        kernel = kernel_of(rule, phase, shape)
         kernel(whole.grad, whole.weight, whole.state, numbers, scalars, as_tensors(shrink))
         if len(bucket) > 1:
             spread(whole, bucket, scatter)
 
 
-@functools.cache
-def compiled(
-    rule: type[Rule], structure: tuple[tuple[str, Any], ...], phase: str, shape: tuple[int, ...] | None
-) -> Callable[..., None]:
-    """One kernel for a rule, the Python values that decide its text, a phase, and (matrix rules) a shape."""
-    prototype = with_tensors(rule(), dict(structure))
+Kernel = Callable[..., None]
+KERNELS: dict[tuple[Any, ...], Kernel] = {}
+"""One kernel for a rule, the Python values that decide its text, a phase, and (matrix rules) a shape."""
 
+
+def kernel_of(rule: Rule, phase: str, shape: tuple[int, ...] | None) -> Kernel:
+    """The kernel for this rule and moment, made at first use."""
+    key = (type(rule), _structure(rule), phase, shape)
+    if key not in KERNELS:
+        KERNELS[key] = _compiled(rule, phase, shape)
+    return KERNELS[key]
+
+
+def _compiled(prototype: Rule, phase: str, shape: tuple[int, ...] | None) -> Kernel:
     def kernel(
         grad: Tensor,
         weight: Tensor,
@@ -74,7 +80,7 @@ def compiled(
 
     # torch.compile counts recompilations by code object; a copy for each kernel keeps one rule's shapes
     # and phases from using up another's allowance, after which all would silently run uncompiled.
-    own = kernel.__code__.replace(co_name=f"{rule.name()}_{phase or 'step'}")
+    own = kernel.__code__.replace(co_name=f"{prototype.name()}_{phase or 'step'}")
     kernel = types.FunctionType(own, kernel.__globals__, own.co_name, None, kernel.__closure__)
     return torch.compile(kernel, dynamic=shape is None, fullgraph=True)
 

@@ -48,9 +48,7 @@ def fast_dtype(x: Tensor) -> torch.dtype:
     the hardware's choice, not the rule's. float64 stays float64: whoever asks for it wants its digits.
     """
     small = x.device.type == "cpu" and min(x.shape[-2:]) < AMX_PAYS
-    return (
-        x.dtype if x.dtype == torch.float64 or small or not _has_bf16_units(x.device.type) else torch.bfloat16
-    )
+    return x.dtype if x.dtype == torch.float64 or small or not _has_bf16_units(x.device.type) else torch.bfloat16
 
 
 @torch.compiler.assume_constant_result

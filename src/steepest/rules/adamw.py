@@ -52,9 +52,7 @@ class AdamW(Rule):
         grid=((0.8, 0.9, 0.95, 0.98), (0.9, 0.95, 0.98, 0.99, 0.999)),
         high=1.0,
     )
-    eps: float = number(
-        1e-8, "added to the root of the second moment", grid=(1e-20, 1e-15, 1e-10, 1e-8, 1e-5)
-    )
+    eps: float = number(1e-8, "added to the root of the second moment", grid=(1e-20, 1e-15, 1e-10, 1e-8, 1e-5))
     weight_decay: float = number(1e-2, "weight decay", grid=(0.0, 0.1, 0.2))
     decay: Decay = choice("before", "where the decay acts", options=DECAYS)
     amsgrad: bool = choice(False, "divide by the largest second moment so far", options=(False, True))

@@ -96,9 +96,7 @@ class Muon(Rule):
         dtype = fast_dtype(u) if self.ns_dtype == "auto" else getattr(torch, self.ns_dtype)
         u = orthogonalise(u, self.ns_steps, self.ns_coefficients, self.eps, self.norm, dtype)
         rows, cols = g.shape[-2:]
-        scale = (
-            math.sqrt(max(1, rows / cols)) if self.scale == "spectral" else 0.2 * math.sqrt(max(rows, cols))
-        )
+        scale = math.sqrt(max(1, rows / cols)) if self.scale == "spectral" else 0.2 * math.sqrt(max(rows, cols))
         return scale * u, {"momentum_buffer": m}
 
     @classmethod

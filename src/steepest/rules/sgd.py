@@ -62,11 +62,7 @@ class SGD(Rule):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         if "momentum_buffer" not in state:
             return g, {}
-        b = (
-            g
-            if step.phase == "first"
-            else self.momentum * state["momentum_buffer"] + (1 - self.dampening) * g
-        )
+        b = g if step.phase == "first" else self.momentum * state["momentum_buffer"] + (1 - self.dampening) * g
         u = g + self.momentum * b if self.nesterov else b
         return u, {"momentum_buffer": b}
 

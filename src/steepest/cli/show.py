@@ -1,0 +1,103 @@
+"""One optimizer: pseudocode, hyperparameters with their search grids, state, paper, quirks."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import json
+import textwrap
+from typing import Any
+
+SUMMARY = "one optimizer: pseudocode, hyperparameters, memory, paper, quirks"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="as `steepest list` shows it, or ./mine.py:MyRule")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    from steepest.core.errors import BadInput
+    from steepest.registry import resolve
+
+    rule = resolve(args.name).rule
+    if rule is None:
+        raise BadInput(f"{args.name} is not a steepest rule: its hyperparameters are in its own documentation")
+    told = described(rule)
+    print(json.dumps(told, indent=1, default=list) if args.json else page(told))
+    return 0
+
+
+def described(rule: Any) -> dict[str, Any]:
+    """Everything that a rule declares, JSON-able."""
+    from steepest.core.rule import defaults, hyperparameters
+
+    values = {k: v for k, v in defaults(rule).items() if k != "companion"}
+    slots = rule(**values).slots((1024, 1024))
+    return {
+        "name": rule.name(),
+        "title": rule.title,
+        "summary": inspect.cleandoc(rule.__doc__ or ""),
+        "paper": rule.paper,
+        "code": rule.code,
+        "version": rule.version,
+        "scope": rule.scope,
+        "pseudocode": inspect.cleandoc(rule.pseudocode),
+        "hyperparameters": [
+            {"name": name, "default": values[name], "grid": h.grid, "options": h.options, "meaning": h.meaning}
+            for name, h in hyperparameters(rule).items()
+        ],
+        "variants": {name: dict(v) for name, v in rule.variants.items()},
+        "companion": dict(rule.companion) if rule.companion is not None else None,
+        "recipe": dict(rule.recipe),
+        "recipe_source": rule.recipe_source,
+        "state": {name: {"shape_of_1024x1024": list(slot.shape)} for name, slot in slots.items()},
+        "state_bytes_per_weight": rule(**values).state_bytes((1024, 1024)) / 1024**2,
+        "quirks": list(rule.quirks),
+        "fields": [f.name for f in dataclasses.fields(rule)],
+    }
+
+
+def page(told: dict[str, Any]) -> str:
+    """The same as text."""
+    from steepest.cli.table import table
+
+    def joined(values: Any) -> str:
+        return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values or ())
+
+    rows = []
+    for h in told["hyperparameters"]:
+        grid = h["grid"]
+        pairs = grid and isinstance(grid[0], tuple)
+        shown = " x ".join(f"({joined(g)})" for g in grid) if pairs else joined(grid)
+        rows.append((h["name"], h["default"], shown or joined(h["options"]) or "-", h["meaning"]))
+    state = ", ".join(f"{n} {'x'.join(map(str, s['shape_of_1024x1024']))}" for n, s in told["state"].items())
+    parts = [
+        told["title"] + "\n" + "=" * len(told["title"]),
+        told["summary"],
+        textwrap.indent(told["pseudocode"], "    "),
+        table(("hyperparameter", "default", "first search grid, or options", "meaning"), rows),
+        "variants: "
+        + "; ".join(
+            f"{n} {{{', '.join(f'{k}={v}' for k, v in vs.items())}}}" for n, vs in told["variants"].items()
+        ),
+    ]
+    if told["companion"] is not None:
+        parts.append(
+            "companion AdamW for embeddings, head, norms, biases: "
+            + ", ".join(f"{k}={v}" for k, v in told["companion"].items())
+        )
+    parts += [
+        f"scope: {told['scope']}",
+        f"state of a 1024 x 1024 float32 matrix: {state or 'none'}; "
+        f"{told['state_bytes_per_weight']:.1f} bytes per weight",
+        f"fixed in a race: {', '.join(f'{k}={v}' for k, v in told['recipe'].items())} ({told['recipe_source']})",
+        f"paper: {told['paper']}",
+        f"compared with: {told['code']}",
+        "quirks:\n"
+        + "\n".join(
+            textwrap.fill(q, 110, initial_indent="  - ", subsequent_indent="    ") for q in told["quirks"]
+        ),
+    ]
+    return "\n\n".join(parts)

@@ -1,0 +1,205 @@
+"""The conformance kit: recorded trajectories of the authors' code, replayed through the public classes.
+
+Format of a folder of trajectories: ``inputs.npz`` with ``init/<tensor>`` and ``grad/<ttt>/<tensor>``, shared by
+all, and ``<optimizer>/<variant>.json`` with the hyperparameters, beside ``<variant>.npz`` with
+``param/<ttt>/<tensor>`` after step ttt and what the rule must be fed, ``extra/...``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from steepest.core.errors import BadInput, CorruptFile, SteepestError, UnknownName
+from steepest.core.rule import Rule
+from steepest.engines import ENGINES, why_not_compiled
+from steepest.optimizer import Optimizer, face
+from steepest.registry import rules
+from steepest.routing import HIDDEN
+
+# The shared inputs' tensors; "matrix" are hidden matrices.
+ROLES = {"square": "matrix", "tall": "matrix", "wide": "matrix", "embed": "embed", "head": "head", "bias": "bias"}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One trajectory under one engine.
+
+    ``error``: the largest distance from the trajectory over all tensors and stored steps, in units of the
+    tensor's total movement; None if it was not replayed, or not a number.
+    """
+
+    optimizer: str
+    variant: str
+    engine: str
+    error: float | None
+    tolerance: float
+    status: str
+    reason: str = ""
+
+
+def verify(
+    folder: Path,
+    *,
+    only: str | None = None,
+    engine: str = "loop",
+    progress: Callable[[Verdict], None] | None = None,
+) -> list[Verdict]:
+    """Replay every trajectory under ``folder``.
+
+    Args:
+        only: an optimizer, or optimizer/variant.
+        engine: one engine's name, or "all".
+
+    Raises: BadInput if the folder holds no trajectory, UnknownName for an engine or an ``only`` not there.
+    """
+    engines = list(ENGINES) if engine == "all" else [engine]
+    if engine != "all" and engine not in ENGINES:
+        raise UnknownName.among("engine", engine, [*ENGINES, "all"])
+    found = trajectories(folder)
+    if only is not None:
+        chosen = [f for f in found if only in (f.parent.name, f"{f.parent.name}/{f.stem}")]
+        if not chosen:
+            names = {f.parent.name for f in found} | {f"{f.parent.name}/{f.stem}" for f in found}
+            raise UnknownName.among("trajectory", only, names)
+        found = chosen
+    inputs = _load(folder / "inputs.npz")
+    verdicts = []
+    for path in found:
+        for name in engines:
+            verdicts.append(one(path, inputs, name))
+            if progress is not None:
+                progress(verdicts[-1])
+    return verdicts
+
+
+def trajectories(folder: Path) -> list[Path]:
+    """The JSON files of the trajectories under a folder; tables and other files are passed over."""
+    if not folder.is_dir():
+        raise BadInput(f"no folder {folder}: give the folder that holds inputs.npz and OPTIMIZER/VARIANT.json")
+    pairs = [p for p in sorted(folder.glob("*/*.json")) if p.with_suffix(".npz").exists()]
+    found = [p for p in pairs if _is_trajectory(p)]
+    if not found:
+        raise BadInput(f"{folder} holds no trajectory: expected OPTIMIZER/VARIANT.json beside VARIANT.npz")
+    return found
+
+
+def one(path: Path, inputs: Mapping[str, np.ndarray], engine: str) -> Verdict:
+    """Replay one trajectory under one engine."""
+    optimizer, variant = path.parent.name, path.stem
+    tolerance = math.nan
+
+    def verdict(status: str, reason: str = "", error: float | None = None) -> Verdict:
+        finite = error if error is not None and math.isfinite(error) else None
+        return Verdict(optimizer, variant, engine, finite, tolerance, status, reason)
+
+    try:
+        told, arrays = json.loads(path.read_text()), _load(path.with_suffix(".npz"))
+        tolerance = float(told["rtol_suggested"])
+        rule = rules().get(told["optimizer"])
+        if rule is None:
+            return verdict("not implemented", f"no rule named {told['optimizer']!r}")
+        if engine == "compiled" and (missing := why_not_compiled()):
+            return verdict("not implemented", missing)
+        arguments = rule.of_trajectory(told["hyperparameters"], told["source"], told["dtype"])
+        weights = {
+            name: torch.nn.Parameter(torch.tensor(inputs[f"init/{name}"]).to(getattr(torch, told["param_dtype"])))
+            for name in told["tensors"]
+        }
+        built = face(rule)(list(weights.items()), engine=engine, roles=_roles(told, rule), **arguments)
+    except (ValueError, KeyError, json.JSONDecodeError, CorruptFile) as error:
+        return verdict("fail", f"damaged trajectory {path.name}: {type(error).__name__}: {error}")
+    except SteepestError as error:
+        return verdict("not implemented", str(error))
+    try:
+        far, where = distance(built, rule, weights, told, arrays, inputs)
+    except Exception as failure:  # whatever a rule or an engine does wrong is that trajectory's result
+        return verdict("fail", f"{type(failure).__name__}: {str(failure).splitlines()[0]}")
+    if not far <= tolerance:  # also for nan
+        return verdict("fail", f"{'not a number' if math.isnan(far) else f'{far:.1e}'} at {where}", far)
+    return verdict("pass", "", far)
+
+
+def distance(
+    optimizer: Optimizer,
+    rule: type[Rule],
+    weights: Mapping[str, Tensor],
+    told: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    inputs: Mapping[str, np.ndarray],
+) -> tuple[float, str]:
+    """Walk the trajectory; the largest relative distance from it and where that was."""
+    kept = set(told["steps_kept"])
+    lrs = arrays.get("extra/lr")
+    worst, where = 0.0, "the start"
+    for t in range(max(kept) + 1):
+        # Companion rates follow in the same proportion.
+        factor = 1.0 if lrs is None else float(lrs[t]) / told["hyperparameters"]["lr"]
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * factor
+        for name, w in weights.items():
+            w.grad = torch.tensor(inputs[f"grad/{t:03d}/{name}"]).to(w.dtype)
+        optimizer.step()
+        if t == 0:
+            for name, w in weights.items():
+                _inject(optimizer, rule, name, w, arrays)
+        for name, w in weights.items() if t in kept else ():
+            gap = np.abs(w.detach().double().numpy() - arrays[f"param/{t:03d}/{name}"]).max(initial=0.0)
+            move = float(told["total_move"][name])
+            error = float(gap) / move if move else (0.0 if gap == 0 else math.inf)
+            if not error <= worst:
+                worst, where = error, f"step {t}, {name}"
+            if math.isnan(error):
+                return error, where
+    return worst, where
+
+
+def _inject(
+    optimizer: Optimizer, rule: type[Rule], name: str, w: Tensor, arrays: Mapping[str, np.ndarray]
+) -> None:
+    group = next(g for g in optimizer.param_groups if any(w is p for p in g["params"]))
+    if group["rule"] != rule.name():
+        return
+    slots = optimizer.rule_of(group).slots(tuple(w.shape))
+    for slot, key in rule.injected(name, tuple(w.shape), slots).items():
+        if key in arrays:
+            optimizer.state[w][slot].copy_(torch.tensor(arrays[key]))
+
+
+def _roles(told: Mapping[str, Any], rule: type[Rule]) -> dict[str, str]:
+    """The role of each tensor, corrected where the trajectory's groups give it to the other rule."""
+    groups: Mapping[str, Iterable[str]] = told.get("groups") or {}
+    roles = {}
+    for name in told["tensors"]:
+        role = ROLES.get(name, "norm")
+        mine = {key == rule.name() for key, members in groups.items() if name in members}
+        if rule.companion is not None and mine:
+            role = (role if role in HIDDEN else "matrix") if True in mine else ("head" if role in HIDDEN else role)
+        roles[name] = role
+    return roles
+
+
+def _is_trajectory(path: Path) -> bool:
+    try:
+        return "steps_kept" in json.loads(path.read_text())
+    except (ValueError, OSError):
+        return True  # damaged: replayed, so that it is told
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    if not path.exists():
+        raise BadInput(f"no file {path}: a folder of trajectories holds the shared inputs beside its optimizers")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
+        raise CorruptFile(f"{path} is damaged ({error}): copy it again") from error
