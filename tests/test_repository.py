@@ -134,13 +134,13 @@ def test_no_text_names_a_path_of_somebodys_machine() -> None:
 
 
 def test_every_source_file_is_under_450_lines() -> None:
-    tests = sorted((ROOT / "tests").rglob("*.py"))
-    long = {str(p.relative_to(ROOT)): n for p in SOURCES + tests if (n := len(p.read_text().splitlines())) >= 450}
+    long = {str(p.relative_to(ROOT)): n for p in SOURCES if (n := len(p.read_text().splitlines())) >= 450}
     assert not long
 
 
 def test_the_versions_of_package_changelog_and_citation_agree() -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    from steepest import __version__ as version
+
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
     assert re.search(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.M).group(1) == version
 
@@ -158,7 +158,9 @@ def test_the_constraints_pin_every_dependency_and_torch_first() -> None:
     assert wanted <= {line.split("==")[0] for line in lines}
 
 
-@pytest.mark.parametrize("text", ["README.md", "CONTRIBUTING.md", "docs/decisions/README.md"])
+@pytest.mark.parametrize(
+    "text", sorted(str(p.relative_to(ROOT)) for p in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+)
 def test_links_inside_the_repository_lead_somewhere(text: str) -> None:
     page = ROOT / text
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
