@@ -19,6 +19,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -455,3 +456,42 @@ def test_learning_rates_are_written_as_people_write_them(value, text):
 def test_long_names_keep_both_ends():
     assert shortened("./a/long/way/to/mine.py:MyOptimizer", 20) == "./a/lo…y:MyOptimizer"
     assert shortened("Muon", 20) == "Muon"
+
+
+# Machado, Oliveira and Fernandes 2009, table 1, severity 1: linear sRGB as seen without one kind of cone.
+SEEN = {
+    "normal": np.eye(3),
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.01182, 0.04294, 0.968881],
+    ],
+    "tritanopia": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.3039],
+    ],
+}
+
+
+@pytest.mark.parametrize("eye", SEEN)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_colours_stay_apart_for_every_kind_of_eye(scheme, eye):
+    style = (Path(page.__file__).with_name("figures.css")).read_text().split("@media")[scheme == "dark"]
+    palette = {int(slot): code for slot, code in re.findall(r"--k(\d+): #(\w{6})", style)}
+    assert sorted(palette) == list(range(12))
+    rgb = np.array([[int(palette[slot][at : at + 2], 16) / 255 for at in (0, 2, 4)] for slot in range(12)])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(linear @ np.array(SEEN[eye]).T, 0, 1)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    xyz = seen @ to_xyz.T / [0.9505, 1, 1.089]
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    lab = np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
+    apart = np.linalg.norm(lab[:, None] - lab, axis=2) + 1000 * np.eye(12)
+    # CIE 1976 difference; 2.3 is just noticeable. Shapes and names stand beside every colour.
+    assert apart[:8, :8].min() > 15 and apart.min() > 9

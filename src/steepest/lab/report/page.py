@@ -43,7 +43,7 @@ def html(race: dict[str, Any], race_file: Path | str = "race.json") -> str:
     race = checked(race)
     style, script = _asset("figures.css") + _asset("page.css"), _asset("page.js")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    template = environment.from_string(_asset("page.html"), globals={"cell": _cell, "plain": _plain})
+    template = environment.from_string(_asset("page.html"), globals={"plain": _plain})
     rows = say.rows(race)
     return template.render(
         race=race,
@@ -55,12 +55,13 @@ def html(race: dict[str, Any], race_file: Path | str = "race.json") -> str:
         limits=say.limits(race),
         level=say.level(race),
         noise=_noise(race),
-        table=[row | {"slot": str(color(slots(race)[row["optimizer"]]))} for row in say.cells(race)],
+        table=[_verdict(race, row) for row in say.cells(race)],
         table_csv=_link("text/csv", export.csv_text(rows)),
         figures=[_figure(race, figure, race_file, Markup) for figure in figures(race)],
         redraw=export.redraw(race_file),
         fixed=[
-            (say.label(race, name), _plain(values)) for name, values in race["untuned"]["per_optimizer"].items()
+            (race["results"].get(name, {"label": name})["label"], _plain(values))
+            for name, values in race["untuned"]["per_optimizer"].items()
         ],
         setup=_flat(race["setup"]),
         routing=[_routing(race, name) for name in race["optimizers"]],
@@ -68,10 +69,10 @@ def html(race: dict[str, Any], race_file: Path | str = "race.json") -> str:
         budgets=len(race["law"]["points"]) if race["law"] else "several",
         passes=f"{race['setup']['passes']:.2g}",
         statuses=_counted(Counter(run["status"] for run in race["runs"])),
-        runs=[_run(race, run) for run in race["runs"]],
+        runs=_grid([_run(race, run) for run in race["runs"]]),
         runs_csv=_link("text/csv", export.csv_text(race["runs"])),
         took=say.duration(race["seconds"]),
-        calibration=json.dumps(race["calibration"], ensure_ascii=False, indent=1),
+        calibration=_flat(race["calibration"] or {}),
         race_json=_link("application/json", json.dumps(race, ensure_ascii=False, separators=(",", ":"))),
         style=Markup(style),
         script=Markup(script),
@@ -94,16 +95,30 @@ def _link(kind: str, text: str) -> str:
     return f"data:{kind};charset=utf-8,{quote(text, safe=',:;=()!*')}"
 
 
+def _verdict(race: dict[str, Any], row: dict[str, str]) -> dict[str, str]:
+    slot = color(slots(race)[row["optimizer"]])
+    return row | {"short": say.shortened(row["label"], 22), "slot": str(slot)}
+
+
+def _grid(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Rows as a table of words; a column of numbers is set flush right, its gaps included."""
+    names = list(dict.fromkeys(key for row in rows for key in row))
+    columns = []
+    for name in names:
+        kinds = {type(row.get(name)) for row in rows} - {type(None)}
+        columns.append({"name": name, "numeric": bool(kinds) and kinds <= {int, float}})
+    return {"columns": columns, "rows": [[_cell(row.get(name)) for name in names] for row in rows]}
+
+
 def _figure(race: dict[str, Any], figure: Figure, race_file: Path | str, markup: type[str]) -> dict[str, Any]:
     figure.wide.root.set("class", "wide")
     figure.narrow.root.set("class", "narrow")
-    columns = list(dict.fromkeys(key for row in figure.rows for key in row))
     return {
         "key": figure.key,
         "title": figure.title,
         "caption": figure.caption,
-        "rows": figure.rows,
-        "shown": [{key: row.get(key) for key in columns} for row in figure.rows[:SHOWN_ROWS]],
+        "count": len(figure.rows),
+        "shown": _grid(figure.rows[:SHOWN_ROWS]),
         "wide": markup(figure.wide.markup()),
         "narrow": markup(figure.narrow.markup()),
         "csv": _link("text/csv", export.csv_text(figure.rows)),
@@ -124,7 +139,7 @@ def _routing(race: dict[str, Any], name: str) -> dict[str, Any]:
     columns = ("parameter", "shape", "role", "rule", "why")
     rows = [dict(zip(columns, key, strict=True)) | {"tensors": count} for key, count in folded.items()]
     brief = _counted(rules, "tensor") or "no routing recorded"
-    return {"label": say.label(race, name), "brief": brief, "rows": rows}
+    return {"label": race["results"][name]["label"], "brief": brief, "rows": _grid(rows)}
 
 
 def _run(race: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def loss_vs_tokens(race: Race) -> Figure:
 
     if law:
         caption = (
-            f"The grey curve is what tuned {base} reaches with more or fewer tokens: each of its points is the "
+            f"The curve is what tuned {base} reaches with more or fewer tokens: each of its points is the "
             f"end of a complete schedule, the band the {say.level(race)} interval of the law through them. "
             f"Every other optimizer was trained to {say.tokens(budget)} tokens. Follow its level line: where "
             f"it meets the curve, {base} has the same loss, and the token ratio between the line's two ends is "
