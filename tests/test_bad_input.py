@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import resource
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from steepest import cli
 
+ORACLES = Path(__file__).parent / "oracles"
 WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa"]
 RUN = ["--corpus", "text.txt", "--tokenizer", "bytes", "--model", "20k", "--batch", "4", "--seq", "32"]
 RUN += ["--tokens", "2000", "--lr", "1e-3", "--set", "checkpoint.seconds=0"]
@@ -180,6 +182,49 @@ def test_a_diverged_run_says_so_and_exits_1(steepest: Command) -> None:
 )
 def test_a_setting_that_cannot_be_is_named(steepest: Command, words: list[str], answers: list[str]) -> None:
     steepest("train", *RUN, *words).refused(*answers)
+
+
+# ---- verify, show, report
+
+
+@pytest.mark.parametrize(
+    ("words", "answers"),
+    [
+        (["verify", "nowhere"], ["nowhere", "inputs.npz"]),
+        (["verify", "empty"], ["empty", "holds no trajectory"]),
+        (["verify", str(ORACLES), "--only", "muno"], ["'muno'", "did you mean 'muon'?"]),
+        (["verify", str(ORACLES), "--engine", "lop"], ["'lop'", "did you mean 'loop'?"]),
+        (["show", "muno"], ["'muno'", "did you mean 'muon'?"]),
+        (["report", "nowhere"], ["nowhere", "steepest race"]),
+    ],
+)
+def test_what_is_not_there_is_named(steepest: Command, words: list[str], answers: list[str]) -> None:
+    steepest(*words).refused(*answers)
+
+
+def test_a_truncated_trajectory_fails_and_the_others_are_replayed(steepest: Command) -> None:
+    for name in ("lion", "signum"):
+        shutil.copytree(ORACLES / name, f"copy/{name}")
+    shutil.copy(ORACLES / "inputs.npz", "copy")
+    (torn,) = Path("copy/lion").glob("*.npz")
+    torn.write_bytes(torn.read_bytes()[:200])
+    ended = steepest("verify", "copy")
+    assert ended.status == 1 and str(torn) in ended.out and "is damaged" in ended.out
+    assert "1 fail" in ended.out and "0 pass" not in ended.out
+
+
+def test_truncated_inputs_are_named(steepest: Command) -> None:
+    shutil.copytree(ORACLES / "lion", "copy/lion")
+    Path("copy/inputs.npz").write_bytes((ORACLES / "inputs.npz").read_bytes()[:200])
+    steepest("verify", "copy").refused("copy/inputs.npz is damaged", "copy it again")
+
+
+@pytest.mark.parametrize("content", ["", '{"format": 1, "comm', '{"format": 1}', '{"format": 99}', "[]"])
+def test_a_truncated_or_foreign_race_file_is_named(steepest: Command, content: str) -> None:
+    Path("race").mkdir()
+    Path("race/race.json").write_text(content)
+    steepest("report", "race").refused("race/race.json", "steepest race")
+    assert Path("race/race.json").read_text() == content
 
 
 # ---- texts

@@ -199,7 +199,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
     if not path.exists():
         raise BadInput(f"no file {path}: a folder of trajectories holds the shared inputs beside its optimizers")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
         raise CorruptFile(f"{path} is damaged ({error}): copy it again") from error
