@@ -232,6 +232,17 @@ def test_a_hostile_name_runs_nothing(browser, crowded):
     assert browser.run("document.scripts.length") == 1
 
 
+def test_a_dark_screen_still_prints_dark_on_white(browser, report):
+    browser.open(report, DESKTOP, "dark")
+    dark = [{"name": "prefers-color-scheme", "value": "dark"}]
+    browser.call("Emulation.setEmulatedMedia", media="print", features=dark)
+    try:
+        assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        assert browser.run("getComputedStyle(document.body).getPropertyValue('--k0')").strip() == "#272521"
+    finally:
+        browser.call("Emulation.setEmulatedMedia", media="", features=[])
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_words_and_marks_stand_out_from_the_paper_in_either_scheme(browser, report, scheme):
     browser.open(report, DESKTOP, scheme)

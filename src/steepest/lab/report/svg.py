@@ -166,11 +166,12 @@ class Board:
 
     def standalone(self, css: str) -> str:
         """The picture as a file of its own, styles inside."""
+        margin, width, height = 16, _short(self.width + 32), _short(self.height + 32)
         root = ET.Element("svg", {"xmlns": "http://www.w3.org/2000/svg", **self.root.attrib})
-        root.set("width", _short(self.width))
-        root.set("height", _short(self.height))
+        root.attrib |= {"width": width, "height": height, "viewBox": f"-{margin} -{margin} {width} {height}"}
         ET.SubElement(root, "style").text = css
-        ET.SubElement(root, "rect", {"class": "paper", "width": "100%", "height": "100%"})
+        paper = {"class": "paper", "x": f"-{margin}", "y": f"-{margin}", "width": width, "height": height}
+        ET.SubElement(root, "rect", paper)
         root.extend(self.root)
         return ET.tostring(root, encoding="unicode") + "\n"
 
