@@ -144,7 +144,9 @@ def test_a_short_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert record.read_rows(tmp_path) == [row(1)]
 
 
-def test_replacing_a_file_on_a_full_disk_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replacing_a_file_on_a_full_disk_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "file"
     files.replace(path, b"old")
 
@@ -152,7 +154,7 @@ def test_replacing_a_file_on_a_full_disk_leaves_the_old_one(tmp_path: Path, monk
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(SteepestError, match="cannot write .*file: No space left on device.*run the same command"):
+    with pytest.raises(SteepestError, match=r"cannot write .*file: No space left on device.*run the same"):
         files.replace(path, b"new", keep=tmp_path / "kept")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]

@@ -70,8 +70,10 @@ def run(args: argparse.Namespace) -> int:
     from steepest.lab.config import plan
     from steepest.lab.mirrors import mirror
     from steepest.lab.train import load_model, sample_text, train
+    from steepest.registry import resolve
 
     config = _config(args)
+    resolve(config.optimizer.spec)  # a misspelt name is answered before a corpus is built
     mirrors = [mirror(name) for name in args.mirror]
     with _corpus_bar() as preparing:
         corpus = corpora.prepare(config.corpus, args.out / "corpora", preparing)

@@ -2,13 +2,13 @@
 
 ``rows.jsonl`` holds one JSON object per training step; pandas, DuckDB and Polars read it directly. After a
 kill the rows past the last checkpoint are written again, never edited: **the last row of a step wins**
-(``pandas.read_json(path, lines=True).drop_duplicates("step", keep="last")``). Columns:
+(``pandas.read_json(path, lines=True, precise_float=True).drop_duplicates("step", keep="last")``). Columns:
 
 ========================  =============================================================================
 step                      1, 2, ...: the update that this row describes
 tokens                    training tokens seen after the step
 loss                      cross-entropy of the step's batch before the update, nats/token
-lr                        learning rate of the first parameter group at this step
+lr                        the learning rate that was asked for, times the schedule's factor
 gradient_norm             global norm of the gradient before clipping
 val_loss                  validation cross-entropy after the update, nats/token; null where not evaluated
 val_bits_per_byte         the same in bits per byte of text

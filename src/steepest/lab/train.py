@@ -255,7 +255,7 @@ class _Run:
             "step": step,
             "tokens": step * config.batch * config.seq,
             "loss": loss,
-            "lr": self.peaks[0] * factor,
+            "lr": self.plan.lr * factor,
             "gradient_norm": norm,
             "val_loss": val_loss,
             "val_bits_per_byte": bits,
