@@ -95,6 +95,8 @@ CASES = {
     "one learning rate": lambda race: race["results"]["muon"]["lr"].update(
         points=race["results"]["muon"]["lr"]["points"][2:3]
     ),
+    "no upper end": lambda race: race["results"]["muon"]["speedup_tokens"].update(high=None),
+    "an end far off": lambda race: race["results"]["muon"]["speedup_seconds"].update(low=1e-4, high=9e9),
     "nan": lambda race: race["results"]["muon"]["lr"]["points"][0].update(loss=math.nan),
 }
 
@@ -451,6 +453,25 @@ def test_counts_of_tokens_are_short(value, text):
 )
 def test_learning_rates_are_written_as_people_write_them(value, text):
     assert summary.lr(value) == text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words", "verdict"),
+    [
+        (1.2, 1.5, "1.20 to 1.50", "faster"),
+        (1.2, None, "1.20 or more", "faster"),
+        (0.9, None, "0.90 or more", "not told apart"),
+        (None, 0.9, "up to 0.90", "slower"),
+        (None, None, "", "not told apart"),
+    ],
+)
+def test_open_ended_intervals_are_told_as_open(low, high, words, verdict):
+    assert summary.interval(low, high, 2) == words
+    assert summary.told({"value": 1.3, "low": low, "high": high}) == verdict
+
+
+def test_a_refusal_is_explained_by_its_flags_where_it_has_no_reason():
+    assert summary.reason({"value": None, "flags": ["below the fitted floor"]}) == "below the fitted floor"
 
 
 def test_long_names_keep_both_ends():

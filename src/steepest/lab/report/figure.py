@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from steepest.lab.report import summary as say
-from steepest.lab.report.svg import Board
+from steepest.lab.report.svg import Board, Scale
 
 WIDE, NARROW = 960, 358  # pixels of the page's column on a desktop and on a phone of 390
+FAR = 2.5  # an interval's end farther than this factor from its value would press an axis flat
 Race = dict[str, Any]
 
 
@@ -44,9 +45,27 @@ def speedup(race: Race, name: str, kind: str) -> Race:
     return race["results"][name][f"speedup_{kind}"] or {}
 
 
-def stated_ends(ratio: Race) -> list[float]:
-    """Value and interval ends of a speedup, as far as they are stated."""
-    return [ratio[end] for end in ("value", "low", "high") if ratio.get("value") and ratio.get(end)]
+def shown_ends(ratio: Race) -> list[float]:
+    """What an axis must hold of a speedup: its value, and interval ends that do not lie far off."""
+    value = ratio.get("value")
+    if not value:
+        return []
+    ends = [ratio[end] for end in ("low", "high") if ratio.get(end)]
+    return [value, *(end for end in ends if value / FAR <= end <= value * FAR)]
+
+
+def draw_interval(board: Board, x: Scale, height: float, ratio: Race, css: str, unit: float = 1) -> None:
+    """A speedup's interval times ``unit``; an end that is open or off the scale gets an arrowhead."""
+    low, high = ratio.get("low"), ratio.get("high")
+    if low is None and high is None:
+        return
+    left = x(unit * low) if low else x.start
+    right = x(unit * high) if high else x.stop
+    board.line(max(left, x.start), height, min(right, x.stop), height, css)
+    if left <= x.start:
+        board.path([(x.start - 7, height), (x.start, height - 4), (x.start, height + 4)], f"arrow {css}", True)
+    if right >= x.stop:
+        board.path([(x.stop + 7, height), (x.stop, height - 4), (x.stop, height + 4)], f"arrow {css}", True)
 
 
 def ratio_text(ratio: Race) -> str:

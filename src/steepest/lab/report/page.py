@@ -53,6 +53,7 @@ def html(race: dict[str, Any], race_file: Path | str = "race.json") -> str:
         seconds=say.in_seconds(race),
         setting=say.setting(race),
         limits=say.limits(race),
+        sentences=[race["results"][name]["verdict_text"] for name in say.ranking(race)[1:]],
         level=say.level(race),
         noise=_noise(race),
         table=[_verdict(race, row) for row in say.cells(race)],

@@ -41,7 +41,10 @@ def loss(value: float | None) -> str:
 
 
 def interval(low: float | None, high: float | None, digits: int = 3) -> str:
-    return "" if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"
+    """``1.30 to 1.55``; ``1.30 or more`` where the upper end is open; empty without any end."""
+    if low is None:
+        return "" if high is None else f"up to {high:.{digits}f}"
+    return f"{low:.{digits}f} or more" if high is None else f"{low:.{digits}f} to {high:.{digits}f}"
 
 
 def ratio(speedup: dict[str, Any] | None) -> str:
@@ -52,16 +55,19 @@ def ratio(speedup: dict[str, Any] | None) -> str:
 
 def reason(speedup: dict[str, Any] | None) -> str:
     """Why a speedup is not stated."""
-    return str((speedup or {}).get("reason") or "refused, without a recorded reason")
+    given = speedup or {}
+    return str(given.get("reason") or "; ".join(given.get("flags") or []) or "no reason recorded")
 
 
 def told(speedup: dict[str, Any] | None) -> str:
     """``faster``, ``slower``, ``not told apart`` by the interval alone, or ``refused``."""
     given = speedup or {}
     low, high = given.get("low"), given.get("high")
-    if given.get("value") is None or low is None or high is None:
+    if given.get("value") is None:
         return "refused"
-    return "faster" if low > 1 else "slower" if high < 1 else "not told apart"
+    if low is not None and low > 1:
+        return "faster"
+    return "slower" if high is not None and high < 1 else "not told apart"
 
 
 def level(race: dict[str, Any]) -> str:
@@ -186,8 +192,8 @@ def limits(race: dict[str, Any]) -> list[str]:
         if not result["lr"]["bracketed"]:
             where = f"at the {result['lr']['edge']} edge of its grid" if result["lr"]["edge"] else "not bracketed"
             said.append(f"{who}'s best learning rate is {where}: a better one may lie beyond.")
-        for flag in (result["speedup_tokens"] or {}).get("flags") or []:
-            said.append(f"{who}'s speedup: {flag}.")
+        if told(result["speedup_tokens"]) != "refused":
+            said += [f"{who}'s speedup: {flag}." for flag in result["speedup_tokens"].get("flags") or []]
     for flag in (race["law"] or {}).get("flags", []):
         said.append(f"The law: {flag}.")
     spent = {name: results[name]["tuning"]["runs"] for name in race["optimizers"]}

@@ -9,11 +9,12 @@ from steepest.lab.report.figure import (
     Figure,
     Race,
     both,
+    draw_interval,
     flat,
     ratio_text,
+    shown_ends,
     slots,
     speedup,
-    stated_ends,
 )
 from steepest.lab.report.svg import Board, Scale, clipped, color, spread
 
@@ -30,7 +31,7 @@ def loss_vs_tokens(race: Race) -> Figure:
         wide = width == WIDE
         board = Board(width, 470 if wide else 400, f"Final loss against training tokens; law of {base}")
         right = width - (168 if wide else 92)
-        reach = [budget * end for name in drawn for end in stated_ends(speedup(race, name, "tokens"))]
+        reach = [budget * end for name in drawn for end in shown_ends(speedup(race, name, "tokens"))]
         reach += [budget, *(point["tokens"] for point in [*points, *band])]
         x = Scale.around(reach if len(set(reach)) > 1 else [budget / 2, budget * 2], 52, right, True, 0.04)
         heights = [ended[name][key] for name in drawn for key in ("mean", "low", "high")]
@@ -95,8 +96,7 @@ def _final_point(board: Board, race: Race, name: str, x: Scale, y: Scale) -> Non
     tip = f"{say.label(race, name)}, {say.tokens(budget)} tokens\nloss {_loss_text(ended['mean'], ended)}"
     if ratio.get("value"):
         there = x(budget * ratio["value"])
-        if ratio.get("low") and ratio.get("high"):
-            board.line(x(budget * ratio["low"]), height, x(budget * ratio["high"]), height, f"spread {css}")
+        draw_interval(board, x, height, ratio, f"spread {css}", budget)
         board.line(x(budget), height, there, height, f"level {css}{' flagged' if ratio.get('flags') else ''}")
         board.line(there, height - 6, there, height + 6, f"stop {css}")
         needs = say.tokens(budget * ratio["value"])
@@ -114,7 +114,7 @@ def _names_at_the_right(board: Board, race: Race, drawn: list[str], x: Scale, y:
         note = say.ratio(ratio) + (" in tokens" if wide else "") + ("*" if ratio.get("flags") else "")
         if not ratio.get("value"):
             note = "no speedup" if law and name != race["baseline"] else ""
-        start = x(budget * max(1.0, *(stated_ends(ratio) or [1.0])))
+        start = x(budget * max(1.0, *(shown_ends(ratio) or [1.0])))
         height = y(say.final(race["results"][name])["mean"])
         labels.append((say.label(race, name), note, slots(race)[name], start + 6, height))
     if law and law["band"]:
@@ -147,7 +147,7 @@ def speedups(race: Race) -> Figure:
         wide = width == WIDE
         left, right, row = (170, width - 190, 52) if wide else (82, width - 96, 52)
         board = Board(width, 76 + row * max(1, len(names)), f"Speedup over {base} in tokens and in seconds")
-        ends = [end for name in names for kind in kinds for end in stated_ends(speedup(race, name, kind))]
+        ends = [end for name in names for kind in kinds for end in shown_ends(speedup(race, name, kind))]
         x = Scale.around([0.8, 1.25, *ends], left, right, True, 0.08)
         ticks = [1.0, *(tick for tick in x.ticks(6 if wide else 3) if abs(x(tick) - x(1)) > 24)]
         top, bottom = 24, board.height - 48
@@ -195,16 +195,15 @@ def _speedup_line(board: Board, race: Race, name: str, kind: str, x: Scale, heig
         board.text(right, height + 4, f"no {kind}", "value quiet")
         return
     css = "" if kind == "tokens" else "open"
-    tip = f"{say.label(race, name)} in {kind}: {ratio_text(ratio)}\n{say.told(ratio)}"
+    tip = f"{say.label(race, name)} in {kind}: {ratio_text(ratio)}"
     tip += "".join(f"\n{flag}" for flag in ratio.get("flags") or [])
-    bounded = ratio.get("low") and ratio.get("high")
-    if bounded:
-        board.line(x(ratio["low"]), height, x(ratio["high"]), height, f"interval {css} c{color(slot)}")
+    draw_interval(board, x, height, ratio, f"interval {css} c{color(slot)}")
     board.mark(x(ratio["value"]), height, slot, tip, 5, css)
     words = f"{say.ratio(ratio)} {kind}" + ("*" if ratio.get("flags") else "")
     board.text(right, height + 4, words, "value" if kind == "tokens" else "value quiet")
-    if bounded and board.width == WIDE:
-        board.text(board.width, height + 4, f"{ratio['low']:.2f} to {ratio['high']:.2f}", "value quiet", "end")
+    if board.width == WIDE:
+        span = say.interval(ratio.get("low"), ratio.get("high"), 2)
+        board.text(board.width, height + 4, span, "value quiet", "end")
 
 
 def _whisker(board: Board, x: float, y: Scale, ends: Race, slot: int) -> None:
