@@ -97,6 +97,7 @@ CASES = {
     ),
     "no upper end": lambda race: race["results"]["muon"]["speedup_tokens"].update(high=None),
     "an end far off": lambda race: race["results"]["muon"]["speedup_seconds"].update(low=1e-4, high=9e9),
+    "no band": lambda race: [point.update(low=None, high=None) for point in race["law"]["band"]],
     "nan": lambda race: race["results"]["muon"]["lr"]["points"][0].update(loss=math.nan),
 }
 
@@ -255,6 +256,12 @@ def test_level_line_ends_where_the_baseline_needs_the_tokens_of_the_stated_speed
             drawn = (float(line.get("x2")) - float(line.get("x1"))) / per_log
             assert math.exp(drawn) == pytest.approx(race["results"][name]["speedup_tokens"]["value"], rel=2e-3)
             assert line.get("y1") == line.get("y2")
+
+
+def test_what_the_law_cost_beside_the_tuning_is_said(race):
+    race["law"] |= {"runs": {"runs": 12, "tokens": 15e6}, "tuning": {"runs": 6, "tokens": 6e6}}
+    caption = next(figure.caption for figure in figures(race) if figure.key == "tuning-spent")
+    assert "12 runs more (15M tokens), and 6 (6M tokens) to tune it again" in caption
 
 
 def test_learning_rate_panels_show_what_diverged_and_ring_the_best(race):

@@ -39,11 +39,25 @@ def tuning_spent(race: Race) -> Figure:
     )
     equal = len({tuning["runs"] for tuning in spent.values()}) == 1
     caption += "All spent the same number of runs." if equal else "Unequal bars are unequal tuning, and count so."
+    caption += _law_cost(race)
     rows = [
         {"optimizer": name, "runs": tuning["runs"], "tokens": tuning["tokens"], "seconds": tuning["seconds"]}
         for name, tuning in spent.items()
     ]
     return Figure("tuning-spent", "Tuning spent", caption, *both(draw), rows)
+
+
+def _law_cost(race: Race) -> str:
+    """What the baseline's law took beside the tuning that all share: runs that no contender had to make."""
+    law, base = race["law"] or {}, say.label(race, race["baseline"])
+    if not law.get("runs"):
+        return ""
+    ends = law.get("tuning") or {"runs": 0, "tokens": 0}
+    told = f" Not in the bars: the law of {base} took {law['runs']['runs']:g} runs more"
+    told += f" ({say.tokens(law['runs']['tokens'])} tokens)"
+    if ends["runs"]:
+        told += f", and {ends['runs']:g} ({say.tokens(ends['tokens'])} tokens) to tune it again at the end budgets"
+    return told + "."
 
 
 def step_costs(race: Race) -> Figure:

@@ -140,6 +140,8 @@ def training_curves(race: Race) -> Figure:
         caption += f" Ranks changed along the way: {told}."
     else:
         caption += " No change of rank along the way was recorded."
+    if race.get("rank_flip_threshold"):
+        caption += f" A lead counts from {race['rank_flip_threshold']:.2g} nats/token on, the noise of the ends."
     rows = []
     for curve in race["curves"]:
         origin = {key: curve.get(key) for key in ("optimizer", "seed", "lr", "run", "final")}

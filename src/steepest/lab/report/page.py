@@ -154,6 +154,7 @@ def _run(race: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
         "loss": say.loss(run.get("loss")),
         "status": run["status"],
         "time": say.duration(run.get("seconds")),
+        "reason": run.get("reason") or "",
     }
 
 

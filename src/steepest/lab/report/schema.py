@@ -94,7 +94,7 @@ RACE = {
     },
     "untuned": {"shared": dict, "per_optimizer": Each(dict, keyed=True)},
     "results": Each(RESULT, keyed=True),
-    "law": Maybe({"points": Each(INTERVAL), "band": Each(INTERVAL), "flags": Each(str)}),
+    "law": Maybe({"points": Each(INTERVAL), "band": Each(INTERVAL), "flags": Each(str)}),  # may hold what it cost
     "curves": Each({"optimizer": str, "seed": NUMBER, "tokens": Each(NUMBER), "loss": list, "final": bool}),
     "rank_flips": Each({"a": str, "b": str, "tokens": NUMBER, "text": str}),
     "runs": Each({"run": str, "optimizer": str, "lr": NUMBER, "tokens": NUMBER, "status": str}),

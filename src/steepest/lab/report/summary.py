@@ -42,9 +42,12 @@ def loss(value: float | None) -> str:
 
 def interval(low: float | None, high: float | None, digits: int = 3) -> str:
     """``1.30 to 1.55``; ``1.30 or more`` where the upper end is open; empty without any end."""
-    if low is None:
-        return "" if high is None else f"up to {high:.{digits}f}"
-    return f"{low:.{digits}f} or more" if high is None else f"{low:.{digits}f} to {high:.{digits}f}"
+    first, last = (
+        "" if end is None else f"{end:.{digits}f}" if abs(end) < 100 else f"{end:.3g}" for end in (low, high)
+    )
+    if not first:
+        return f"up to {last}" if last else ""
+    return f"{first} to {last}" if last else f"{first} or more"
 
 
 def ratio(speedup: dict[str, Any] | None) -> str:

@@ -60,7 +60,7 @@ class Scale:
         """Round values inside the scale, near ``about`` of them; none for 0."""
         if not about:
             return []
-        if self.log:
+        if self.log and self.high / self.low > 3:
             decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             for steps in ((1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
                 found = [s * 10.0**d for d in decades for s in steps if self.inside(s * 10.0**d)]

@@ -43,7 +43,8 @@ def loss_vs_tokens(race: Race) -> Figure:
         if band:
             edge = [(x(p["tokens"]), y(p["high"])) for p in band if p["high"] is not None]
             edge += [(x(p["tokens"]), y(p["low"])) for p in reversed(band) if p["low"] is not None]
-            board.path(edge, "band c0", closed=True)
+            if edge:
+                board.path(edge, "band c0", closed=True)
             board.path([(x(p["tokens"]), y(p["loss"])) for p in band], "law c0")
         for point in points:
             _baseline_point(board, x, y, point, base)
