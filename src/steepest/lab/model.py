@@ -116,6 +116,8 @@ def rotate(x: Tensor, turn: Tensor) -> Tensor:
 
 
 class RMSNorm(nn.RMSNorm):
+    """torch's, in the weight's type under autocast too and with the quicker gradient of fused.py."""
+
     eps: float
 
     def forward(self, x: Tensor) -> Tensor:
@@ -155,6 +157,8 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
+    """SwiGLU, out(silu(gate(x)) · in_(x)) (arXiv 2002.05202), or plain GELU, out(gelu(in_(x)))."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.gate = nn.Linear(config.width, config.ffn, bias=False) if config.mlp == "swiglu" else None
@@ -168,6 +172,8 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
+    """Attention, then MLP, each on the normed stream and added to it."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.attn_norm = make_norm(config, config.width)
@@ -230,7 +236,7 @@ class Decoder(nn.Module):
         generator: torch.Generator | None = None,
         context: int | None = None,
     ) -> Tensor:
-        """prompt_ids int64[seq] (seq >= 1) continued by n drawn tokens, int64[seq + n].
+        """prompt_ids int64[seq] (seq >= 1) continued by n tokens, int64[seq + n], drawn on the prompt's device.
 
         temperature 0 takes the likeliest token; top_k draws among the k likeliest; context is how many of the
         last tokens the model sees, best kept to the length that it was trained on.
@@ -245,7 +251,7 @@ class Decoder(nn.Module):
         ids = prompt_ids
         for _ in range(n):
             seen = ids if context is None else ids[-context:]
-            logits = self(seen[None])[0, -1]
+            logits = self(seen[None].to(self.embed.weight.device))[0, -1].to(ids.device)
             if temperature == 0:
                 drawn = logits.argmax().view(1)
             else:
