@@ -19,6 +19,7 @@ import torch
 
 from steepest.cli import main
 from steepest.core.errors import BadInput, CorruptFile, SteepestError, UnknownName
+from steepest.engines import why_not_compiled
 from steepest.lab import checkpoint, record
 from steepest.lab import corpus as corpora
 from steepest.lab.batches import batch
@@ -296,7 +297,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bits(
     config = replace(
         tiny_config,
         optimizer=OptimizerConfig("soap", 3e-3),
-        tokens=150 * 64,
+        tokens=60 * 64,
         checkpoint=CheckpointConfig(0.02),
         evaluation=EvaluationConfig(tokens=256, every=10),
     )
@@ -458,6 +459,23 @@ def test_what_cannot_be_trained_is_one_line(
     with pytest.raises(SteepestError, match=message) as caught:
         train(replace(tiny_config, **change), runs, corpus=tiny_corpus)
     assert "\n" not in str(caught.value)
+
+
+def test_compiling_without_a_compiler_is_one_line(
+    tiny_corpus: Corpus, tiny_config: RunConfig, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("steepest.lab.runtime.why_not_compiled", lambda: "no C++ compiler")
+    with pytest.raises(BadInput, match="compile=true cannot run here: no C\\+\\+ compiler"):
+        train(replace(tiny_config, compile=True), runs, corpus=tiny_corpus)
+
+
+@pytest.mark.slow
+def test_a_compiled_run_learns_the_same(tiny_corpus: Corpus, tiny_config: RunConfig, runs: Path) -> None:
+    if missing := why_not_compiled():
+        pytest.skip(missing)
+    plain = train(tiny_config, runs, corpus=tiny_corpus)
+    fast = train(replace(tiny_config, compile=True), runs, corpus=tiny_corpus)
+    assert fast.val_loss == pytest.approx(plain.val_loss, rel=1e-3)
 
 
 def test_no_threads_is_bad_input(tiny_corpus: Corpus, tiny_config: RunConfig, runs: Path) -> None:

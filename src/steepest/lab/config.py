@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from steepest.core.errors import BadInput, UnknownName
+from steepest.engines import DEFAULT
 from steepest.lab import model as model_module
 from steepest.lab.corpus import CorpusConfig
 from steepest.lab.model import ModelConfig, non_embedding
@@ -33,7 +34,7 @@ T = TypeVar("T")
 VERSION = 1
 """Semantic version of the training loop's numbers: raised when the same configuration gives other weights."""
 
-DETERMINING = ("batch", "seq", "accumulation", "clip", "divergence", "precision", "compile", "engine", "seed")
+DETERMINING = ("batch", "seq", "accumulation", "clip", "divergence", "precision", "compile", "seed")
 """The plain fields of a configuration that the numbers depend on as they stand."""
 
 SHORT = {"optimizer": "spec", "model": "preset"}
@@ -278,6 +279,7 @@ def plan(config: RunConfig, corpus_manifest: Mapping[str, Any]) -> Plan:
         "steps": steps,
         "schedule": config.schedule.determines(steps),
         "evaluation": {"tokens": config.evaluation.tokens, "steps": sorted(evaluations)},
+        "engine": DEFAULT if config.engine == "auto" else config.engine,
     } | {name: getattr(config, name) for name in DETERMINING}
     made = Plan(config, contender, lr, model, steps, warmup, evaluations, determines)
     made.factor(1)  # an impossible schedule is refused before anything is written

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steepest.core.errors import BadInput, MissingExtra
+from steepest.core.errors import BadInput
+from steepest.engines import why_not_compiled
 from steepest.lab.model import LossOutput
 
 
@@ -45,18 +46,10 @@ def device(name: str) -> torch.device:
 
 
 def compiled(loss: Callable[[Tensor], LossOutput]) -> Callable[[Tensor], LossOutput]:
-    """``loss`` through torch.compile, with a one-line error where there is no C++ compiler."""
-    from torch._inductor.exc import InvalidCxxCompiler
-
-    fast = torch.compile(loss)
-
-    def checked(part: Tensor) -> LossOutput:
-        try:
-            return fast(part)
-        except InvalidCxxCompiler as error:
-            raise MissingExtra("compile=true needs a C++ compiler: apt install g++, or leave it out") from error
-
-    return checked
+    """``loss`` through torch.compile. Raises BadInput on a machine that lacks the compiler."""
+    if missing := why_not_compiled():
+        raise BadInput(f"compile=true cannot run here: {missing}; or leave it out")
+    return torch.compile(loss)
 
 
 def generators(device: torch.device) -> dict[str, Tensor]:
