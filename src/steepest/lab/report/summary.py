@@ -170,14 +170,11 @@ def setting(race: dict[str, Any]) -> str:
     setup, corpus = race["setup"], race["setup"]["corpus"]
     seeds = len(setup["seeds"])
     return (
-        f"{tokens(setup['tokens'])} tokens of {corpus_name(corpus['source'])} through a language model with "
+        f"{tokens(setup['tokens'])} tokens per run through a language model with "
         f"{tokens(setup['non_embedding'])} non-embedding weights; {seeds} seed{'s' * (seeds != 1)} each, "
-        f"learning rates tuned by one rule, intervals at {level(race)}."
+        f"learning rates tuned by one rule, intervals at {level(race)}. "
+        f"Text: {shortened(corpus['source'], 80)}."
     )
-
-
-def corpus_name(source: str) -> str:
-    return "the Python standard library's source text" if source == "stdlib" else source
 
 
 def limits(race: dict[str, Any]) -> list[str]:
