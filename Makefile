@@ -41,7 +41,7 @@ race: $(STAMP) ## the race of AdamW, Lion, Muon and SOAP on real text; ends with
 	@$(BIN)/steepest race $(RACE) $(ARGS)
 
 test: lint ## lint, then every test that takes seconds
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=15 -rs $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --durations=15 -rs $(ARGS)
 
 test-slow: $(STAMP) ## the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --durations=15 -rs $(ARGS)

@@ -10,14 +10,16 @@ def eigenbasis(a: Tensor) -> Tensor:
     """Orthonormal eigenvectors of a (..., n, n) as columns, by descending eigenvalue.
 
     The tiny ridge breaks exact ties of a null space the way nikhilvyas/SOAP does; where float32 LAPACK does
-    not converge, float64 does.
+    not converge, float64 does. A matrix that is not finite gives a basis of nan, where LAPACK would raise.
     """
-    ridged = a + 1e-30 * torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
+    identity = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
+    finite = a.isfinite().all(dim=-1, keepdim=True).all(dim=-2, keepdim=True)
+    ridged = torch.where(finite, a, identity) + 1e-30 * identity
     try:
         vectors = torch.linalg.eigh(ridged).eigenvectors
     except torch.linalg.LinAlgError:
         vectors = torch.linalg.eigh(ridged.double()).eigenvectors.to(a.dtype)
-    return vectors.flip(-1)
+    return torch.where(finite, vectors.flip(-1), torch.nan)
 
 
 def refreshed(a: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:

@@ -26,6 +26,7 @@ class Lion(Rule):
     """
     scope = "element"
     quirks = (
+        "torch.sign(nan) is 0: a coordinate whose gradient was once nan stops moving, its momentum being nan.",
         "Every coordinate moves by exactly lr, also at a zero gradient; sign(0) = 0.",
         "lr is 3 to 10 times smaller and weight_decay 3 to 10 times larger than AdamW's.",
         "Clipping the gradient only changes the weight of a step inside the momentum.",

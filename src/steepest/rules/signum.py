@@ -33,6 +33,7 @@ class Signum(Rule):
     """
     scope = "element"
     quirks = (
+        "torch.sign(nan) is 0: a coordinate whose gradient was once nan stops moving, its momentum being nan.",
         "The same as Lion with beta1 = beta2 = momentum.",
         "Majority-vote code adds the decay to the gradient before the momentum (decay='coupled'): it then acts "
         "only through the sign. With its one-bit compression the decay is decoupled.",

@@ -1,0 +1,96 @@
+"""The compiled engine: the loop's numbers, nothing recompiled for a new number, nothing done silently."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from cases import Case, build, cases, give_gradients, needs_compiler, options, variants, walk, weights
+
+from steepest.core.errors import BadInput
+from steepest.engines import why_not_compiled
+from steepest.engines.compiled import KERNELS
+from steepest.registry import rules
+
+FEW = (
+    "blocks.0.attn.q.weight",
+    "blocks.1.attn.q.weight",
+    "blocks.0.mlp.in_.weight",
+    "embed.weight",
+    "norm.weight",
+)
+
+
+def few(dtype: torch.dtype) -> dict[str, torch.nn.Parameter]:
+    """Weights of few shapes: each shape of a matrix rule is a kernel."""
+    return {name: p for name, p in weights(dtype).items() if name in FEW}
+
+
+def compare(case: Case, dtype: torch.dtype, rtol: float) -> None:
+    loop, fast = few(dtype), few(dtype)
+    walk(build(case, loop, engine="loop"), loop, 3)
+    walk(build(case, fast, engine="compiled"), fast, 3)
+    for name, w in loop.items():
+        torch.testing.assert_close(fast[name], w, rtol=rtol, atol=rtol / 10)
+
+
+@needs_compiler
+@pytest.mark.parametrize("case", cases(variants))
+def test_compiled_walks_as_the_loop_does_to_float32_rounding(case: Case) -> None:
+    compare(case, torch.float32, 1e-4)
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.parametrize("case", cases(variants, options))
+def test_compiled_walks_as_the_loop_does_for_every_option_in_float64(case: Case) -> None:
+    compare(case, torch.float64, 1e-9)
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", rules())
+def test_no_gradient_is_modified_and_empty_weights_do_no_harm_when_compiled(name: str) -> None:
+    named = few(torch.float32) | {
+        "none": torch.nn.Parameter(torch.ones(0, 3)),
+        "one": torch.nn.Parameter(torch.ones(())),
+    }
+    optimizer = build((name, {}), named, engine="compiled")
+    give_gradients(named, 0)
+    before = {n: p.grad.clone() for n, p in named.items() if p.grad is not None}
+    optimizer.step()
+    assert all(torch.equal(before[n], p.grad) for n, p in named.items() if p.grad is not None)
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["adamw", "lion", "sgd"])
+def test_new_numbers_steps_and_sizes_recompile_nothing(name: str) -> None:
+    from torch._dynamo.utils import counters
+
+    arguments = {"momentum": 0.9} if name == "sgd" else {}
+    named = few(torch.float32)
+    optimizer = build((name, arguments), named, engine="compiled")
+    walk(optimizer, named, 2)
+    kernels, graphs = len(KERNELS), counters["stats"]["unique_graphs"]
+    for t in range(2, 6):
+        for group in optimizer.param_groups:
+            group["lr"] *= 0.5
+            group["weight_decay"] += 0.01
+            if "betas" in group:
+                group["betas"] = (0.9 - t / 100, 0.99)
+        give_gradients(named, t)
+        optimizer.step()
+    other = {"w": torch.nn.Parameter(torch.ones(7, 11))}
+    walk(build((name, arguments), other, engine="compiled"), other, 2)
+    assert len(KERNELS) == kernels
+    assert counters["stats"]["unique_graphs"] == graphs
+
+
+def test_without_a_compiler_the_compiled_engine_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    why_not_compiled.cache_clear()
+    try:
+        with pytest.raises(BadInput, match=r"no C\+\+ compiler .* use engine='batched'"):
+            build(("adamw", {}), few(torch.float32), engine="compiled")
+    finally:
+        why_not_compiled.cache_clear()

@@ -1,0 +1,247 @@
+"""What every rule promises, proved for every rule, option and engine."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from cases import Case, build, cases, give_gradients, options, same, variants, walk, weights
+
+from steepest.core.rule import Rule, Step, defaults
+from steepest.registry import rules
+
+ALL = cases(variants, options)
+
+
+@pytest.mark.parametrize("case", ALL)
+def test_batched_walks_as_the_loop_does_bitwise_for_element_rules(case: Case) -> None:
+    loop, batched = weights(), weights()
+    walk(build(case, loop, engine="loop"), loop, 4)
+    walk(build(case, batched, engine="batched"), batched, 4)
+    if rules()[case[0]].scope == "element":
+        assert same(loop, batched)
+    for name, w in loop.items():  # a batched product may round otherwise than a single one
+        torch.testing.assert_close(batched[name], w, rtol=1e-9, atol=1e-12)
+
+
+def parts_of(rule: Rule, shape: tuple[int, ...], steps: int) -> tuple[list[torch.Tensor], torch.Tensor]:
+    draw = torch.Generator().manual_seed(3)
+    grads = [torch.randn(shape, generator=draw, dtype=torch.float64) for _ in range(steps)]
+    return grads, torch.randn(shape, generator=draw, dtype=torch.float64)
+
+
+def directions(
+    rule: Rule,
+    grads: list[torch.Tensor],
+    w: torch.Tensor,
+    state: dict[str, Any],
+    given: dict[str, Any] | None = None,
+) -> tuple[list[Any], dict[str, Any]]:
+    """Every step's direction, and the state after the first; ``given`` replaces parts of that state."""
+    found, first = [], {}
+    for t, g in enumerate(grads, start=1):
+        u, state = rule.update(g, w, Step(rule.phase(t), rule.corrections(t)), state)
+        if t == 1:
+            state = first = state | (given or {})
+        found.append(u)
+    return found, first
+
+
+def rule_of(case: Case) -> Rule:
+    name, arguments = case
+    arguments = dict(arguments)
+    values = defaults(rules()[name], arguments.pop("variant", None)) | arguments
+    values.pop("companion", None)
+    return rules()[name](**values)
+
+
+def zeros(rule: Rule, shape: tuple[int, ...], *stack: int) -> dict[str, torch.Tensor]:
+    return {n: torch.zeros((*stack, *s.shape), dtype=torch.float64) for n, s in rule.slots(shape).items()}
+
+
+@pytest.mark.parametrize("case", cases(variants, options, scope="element"))
+def test_an_element_rule_commutes_with_cutting_a_tensor_into_pieces(case: Case) -> None:
+    rule = rule_of(case)
+    grads, w = parts_of(rule, (12, 4), 4)
+    whole, _ = directions(rule, grads, w, zeros(rule, (12, 4)))
+    for piece in (slice(0, 5), slice(5, 12)):
+        cut, _ = directions(rule, [g[piece] for g in grads], w[piece], zeros(rule, tuple(w[piece].shape)))
+        for u, part in zip(whole, cut, strict=True):
+            assert torch.equal(u[piece], part)
+
+
+@pytest.mark.parametrize("case", cases(variants, options, scope="matrix"))
+@pytest.mark.parametrize("shape", [(6, 6), (9, 4), (4, 9)], ids=str)
+def test_a_matrix_rule_commutes_with_stacking(case: Case, shape: tuple[int, int]) -> None:
+    rule = rule_of(case)
+    grads, w = parts_of(rule, (3, *shape), 4)
+    stacked, first = directions(rule, grads, w, zeros(rule, shape, 3))
+    free = rule.injected("w", shape, rule.slots(shape))  # what the first gradient leaves undetermined
+    for i in range(3):
+        given = {name: first[name][i] for name in free}
+        single, _ = directions(rule, [g[i] for g in grads], w[i], zeros(rule, shape), given)
+        for u, one in zip(stacked, single, strict=True):
+            assert (u is None) == (one is None)
+            if u is not None and one is not None:
+                torch.testing.assert_close(u[i], one, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("case", cases(variants, scope="matrix"))
+def test_a_matrix_rule_is_no_element_rule(case: Case) -> None:
+    """The scope is not claimed wider than it is: cutting a matrix changes the direction."""
+    rule = rule_of(case)
+    grads, w = parts_of(rule, (6, 6), 3)
+    whole = directions(rule, grads, w, zeros(rule, (6, 6)))[0][-1]
+    cut = directions(rule, [g[:3] for g in grads], w[:3], zeros(rule, (3, 6)))[0][-1]
+    assert not torch.allclose(whole[:3], cut)
+
+
+@pytest.mark.parametrize("case", ALL)
+@pytest.mark.parametrize("stop", [0, 1, 2, 5])
+def test_a_run_resumed_from_a_checkpoint_is_bitwise_the_uninterrupted_one(case: Case, stop: int) -> None:
+    whole, first = weights(torch.float32), weights(torch.float32)
+    walk(build(case, whole), whole, 7)
+    saved = build(case, first)
+    walk(saved, first, stop)
+    file = io.BytesIO()
+    torch.save({"weights": {n: p.detach() for n, p in first.items()}, "optimizer": saved.state_dict()}, file)
+    file.seek(0)
+    loaded = torch.load(file, weights_only=True)
+    second = weights(torch.float32, seed=9)
+    resumed = build(case, second)
+    with torch.no_grad():
+        for name, p in second.items():
+            p.copy_(loaded["weights"][name])
+    resumed.load_state_dict(loaded["optimizer"])
+    walk(resumed, second, 7 - stop, start=stop)
+    assert same(whole, second)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("case", ALL)
+def test_the_memory_formula_is_what_is_allocated(case: Case, dtype: torch.dtype) -> None:
+    named = weights(dtype)
+    optimizer = build(case, named)
+    for group in optimizer.param_groups:
+        rule = optimizer.rule_of(group)
+        for p in group["params"]:
+            allocated = sum(t.numel() * t.element_size() for t in optimizer.state[p].values())
+            assert allocated == rule.state_bytes(tuple(p.shape), dtype)
+
+
+@pytest.mark.parametrize("case", ALL)
+def test_state_keys_and_types_are_the_same_before_and_after_a_step(case: Case) -> None:
+    named = weights(torch.bfloat16)
+    optimizer = build(case, named)
+    before = {p: {k: (v.shape, v.dtype) for k, v in s.items()} for p, s in optimizer.state.items()}
+    assert len(before) == len(named)
+    walk(optimizer, named, 2)
+    assert before == {p: {k: (v.shape, v.dtype) for k, v in s.items()} for p, s in optimizer.state.items()}
+
+
+@pytest.mark.parametrize("engine", ["loop", "batched"])
+@pytest.mark.parametrize("case", cases(variants))
+def test_gradients_are_never_modified(case: Case, engine: str) -> None:
+    named = weights()
+    optimizer = build(case, named, engine=engine)
+    for t in range(2):
+        give_gradients(named, t)
+        before = {name: p.grad.clone() for name, p in named.items() if p.grad is not None}
+        optimizer.step()
+        assert all(torch.equal(before[name], p.grad) for name, p in named.items() if p.grad is not None)
+
+
+@pytest.mark.parametrize("case", ALL)
+def test_a_learning_rate_of_zero_moves_nothing(case: Case) -> None:
+    named, before = weights(), weights()
+    companion = {"companion": {"lr": 0.0}} if rules()[case[0]].companion is not None else {}
+    walk(build(case, named, lr=0.0, **companion), named, 3)
+    assert same(named, before)
+
+
+@pytest.mark.parametrize("case", cases(variants))
+def test_a_weight_without_gradient_stays_and_keeps_its_own_step_count(case: Case) -> None:
+    named, before = weights(), weights()
+    optimizer = build(case, named)
+    still = "blocks.0.attn.q.weight"
+    for t in range(3):
+        give_gradients(named, t)
+        named[still].grad = None
+        optimizer.step()
+    assert torch.equal(named[still], before[still])
+    assert optimizer.state[named[still]]["step"] == 0
+    assert optimizer.state[named["blocks.1.attn.q.weight"]]["step"] == 3
+
+
+@pytest.mark.parametrize("case", cases(variants))
+def test_a_gradient_that_is_not_a_number_reaches_its_weight_or_state_and_no_other(case: Case) -> None:
+    named = weights()
+    optimizer = build(case, named)
+    struck = "blocks.0.attn.q.weight"
+    for t in range(3):
+        give_gradients(named, t)
+        grad = named[struck].grad
+        assert grad is not None
+        grad[0, 0] = torch.nan
+        optimizer.step()
+    # A sign rule's weight stays, because torch.sign(nan) is 0, but its momentum tells.
+    assert any(t.isnan().any() for t in (named[struck], *optimizer.state[named[struck]].values()))
+    assert all(p.isfinite().all() for name, p in named.items() if name != struck)
+
+
+@pytest.mark.parametrize("case", cases(variants))
+def test_a_bfloat16_weight_is_the_rounded_float32_update(case: Case) -> None:
+    """One step from equal weights: state and arithmetic are float32, only the weight is rounded."""
+    half, full = weights(torch.bfloat16), weights(torch.bfloat16)
+    full = {name: torch.nn.Parameter(p.detach().float()) for name, p in full.items()}
+    a, b = build(case, half), build(case, full)
+    give_gradients(half, 0)
+    for name, p in full.items():
+        grad = half[name].grad
+        assert grad is not None
+        p.grad = grad.float()
+    a.step()
+    b.step()
+    for name, p in full.items():
+        assert torch.equal(half[name], p.detach().bfloat16())
+
+
+@pytest.mark.parametrize("case", cases(variants))
+def test_a_deep_copy_walks_alone_and_the_same(case: Case) -> None:
+    named = weights()
+    optimizer = build(case, named)
+    walk(optimizer, named, 2)
+    twin, copies = copy.deepcopy((optimizer, named))
+    walk(twin, copies, 2, start=2)
+    assert not same(named, copies)
+    walk(optimizer, named, 2, start=2)
+    assert same(named, copies)
+
+
+@pytest.mark.parametrize("case", cases(variants))
+def test_a_pickled_optimizer_goes_on(case: Case) -> None:
+    named = weights()
+    optimizer = build(case, named)
+    walk(optimizer, named, 2)
+    twin, copies = pickle.loads(pickle.dumps((optimizer, named)))
+    walk(twin, copies, 1, start=2)
+    walk(optimizer, named, 1, start=2)
+    assert same(named, copies)
+
+
+@pytest.mark.parametrize("engine", ["loop", "batched"])
+@pytest.mark.parametrize("name", rules())
+def test_empty_and_scalar_weights_do_no_harm(name: str, engine: str) -> None:
+    named = {
+        "a": torch.nn.Parameter(torch.ones(())),
+        "b": torch.nn.Parameter(torch.ones(0, 3)),
+        "c": torch.nn.Parameter(torch.ones(0)),
+        "d": torch.nn.Parameter(torch.ones(3, 1)),
+    }
+    optimizer = build((name, {}), named, engine=engine)
+    walk(optimizer, named, 3)
+    assert named["a"] != 1 and named["b"].shape == (0, 3)
