@@ -13,20 +13,10 @@ from torch import Tensor, nn
 from steepest.core.errors import BadInput, RoutingError, UnknownName, UnsupportedTensor
 from steepest.core.job import Job, Piece
 from steepest.core.layout import Layout
+from steepest.core.naming import HIDDEN, Family, Named, named_of
 from steepest.core.rule import Rule, defaults, hyperparameters, working_dtype
 from steepest.engines import engine as engine_of
-from steepest.routing import (
-    HIDDEN,
-    Named,
-    Route,
-    Routing,
-    check,
-    check_patterns,
-    check_roles,
-    layout_of,
-    named_of,
-    role_of,
-)
+from steepest.routing import Route, Routing, check, check_patterns, check_roles, layout_of, role_of
 from steepest.rules.adamw import AdamW
 
 Params = nn.Module | Iterable[Any]
@@ -104,11 +94,11 @@ class Optimizer(torch.optim.Optimizer):
         given = dict(param_group)
         members = list(self._named(given.pop("params")))
         companion = merged(self._companion, given.pop("companion", {}))
-        siblings = [n.name for n in members]
+        family = Family(members)
         routed: dict[tuple[str, bool], list[Named]] = defaultdict(list)
         if (
             self.rule.companion is not None
-            and not any(siblings)
+            and not any(n.name for n in members)
             and len({n.parameter.ndim >= 2 for n in members}) > 1
         ):
             raise RoutingError(
@@ -116,10 +106,10 @@ class Optimizer(torch.optim.Optimizer):
                 f"pass the model, model.named_parameters(), or the matrices alone"
             )
         for named in members:
-            role, why = role_of(named, self._roles, siblings)
+            role, why = role_of(named, self._roles, family)
             rule = self.rule if self.rule.companion is None or role in HIDDEN else AdamW
             check(named, rule)
-            layout, shape_why = layout_of(named, rule, self._layouts)
+            layout, shape_why = layout_of(named, role, rule, self._layouts, family)
             self._layout[named.parameter] = layout
             self._routes[named.parameter] = _routes(
                 named, role, rule, "; ".join(filter(None, (why, shape_why))), layout
@@ -162,8 +152,9 @@ class Optimizer(torch.optim.Optimizer):
         return rule(**{name: group[name] for name in hyperparameters(rule)})
 
     def routing(self) -> Routing:
-        """Which weight got which rule and why."""
-        return Routing(route for group in self.param_groups for p in group["params"] for route in self._routes[p])
+        """Which weight got which rule and why, in the order in which the weights were given."""
+        held = {p for group in self.param_groups for p in group["params"]}
+        return Routing(route for p, routes in self._routes.items() if p in held for route in routes)
 
     # -- the step ----------------------------------------------------------------------------------------------
 
@@ -241,7 +232,7 @@ class Optimizer(torch.optim.Optimizer):
     # -- checkpoints -------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """torch's layout; all state is tensors under flat keys, and lr is a float even where it is a tensor here."""
+        """torch's layout: state under flat keys, tensors only, and lr a float even where it is a tensor here."""
         packed: dict[str, Any] = super().state_dict()
         for group in packed["param_groups"]:
             for key in ("lr", "peak_lr"):

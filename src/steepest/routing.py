@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -13,36 +15,21 @@ from torch import Tensor, nn
 
 from steepest.core.errors import RoutingError, UnknownName, UnsupportedTensor
 from steepest.core.layout import WHOLE, Layout, declared, equal_parts
+from steepest.core.naming import (
+    GATES,
+    NORM,
+    ROLES,
+    Family,
+    Named,
+    Place,
+    declaration,
+    fused_parts,
+    is_embedding,
+    named_role,
+    place,
+    series,
+)
 from steepest.core.rule import Rule
-
-HIDDEN = ("q", "k", "v", "o", "ffn_in", "ffn_gate", "ffn_out", "matrix")
-"""Roles of hidden matrices; "matrix" is one whose function the name does not tell."""
-ROLES = ("embed", *HIDDEN, "head", "norm", "bias", "vector")
-"""Every role; "vector" is a weight of at most one dimension that is neither norm nor bias."""
-
-# Names that common models give, matched against the last component of the module's path. Attention and
-# feed-forward blocks share some ("c_proj", "dense"), so a second column may ask for a word in the path.
-NAMES: tuple[tuple[str, str, str], ...] = (
-    ("head", r"lm_head|head|unembed|embed_out|output_projection|output", r""),
-    ("embed", r"embed|embed_tokens|embed_in|embeddings?|wte|wpe|tok_embeddings|tok_emb|pos_emb(ed)?", r""),
-    ("embed", r"(word|token|position)_embeddings?|position_ids|pos_embedding", r""),
-    ("q", r"q|q_proj|wq|query|to_q|q_lin", r""),
-    ("k", r"k|k_proj|wk|key|to_k|k_lin", r""),
-    ("v", r"v|v_proj|wv|value|to_v|v_lin", r""),
-    ("o", r"o|o_proj|wo|out_proj|to_out|out_lin", r""),
-    ("o", r"c_proj|proj|dense|out", r"attn|attention"),
-    ("ffn_gate", r"gate|gate_proj|w1", r"mlp|ffn|feed_forward|feedforward|expert"),
-    ("ffn_in", r"in_|up|up_proj|fc1|c_fc|fc_in|w3|wi|lin1|linear1|dense_h_to_4h", r""),
-    ("ffn_in", r"dense", r"intermediate"),
-    ("ffn_out", r"down|down_proj|fc2|fc_out|w2|lin2|linear2|dense_4h_to_h", r""),
-    ("ffn_out", r"out|c_proj|proj|wo|dense", r"mlp|ffn|feed_forward|feedforward|output|expert"),
-)
-NORM = re.compile(r"norm|(^|[._])ln(_|\d|$)")
-# Fused names whose order of rows differs between models (GPT-NeoX interleaves heads, others do not), so that
-# a guess would orthogonalise a mixture of queries and keys.
-FUSED = re.compile(
-    r"(^|[._])(w?qkv(_proj)?|query_key_value|c_attn|in_proj|kv_proj|to_kv|to_qkv|gate_up_proj|w12|w13)$"
-)
 
 
 @dataclass(frozen=True)
@@ -60,113 +47,195 @@ class Route:
 
 
 class Routing(tuple[Route, ...]):
-    """Routes in the order of the parameters; ``print`` shows a table."""
+    """Routes in the order of the parameters; ``print`` shows a table, alike layers in one line."""
 
     def __str__(self) -> str:
-        rows = [("parameter", "shape", "role", "rule", "why")]
-        rows += [(r.parameter, "x".join(map(str, r.shape)) or "()", r.role, r.rule, r.why) for r in self]
-        widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        alike: dict[tuple[str, ...], list[str]] = {}
+        moved: dict[str, int] = {}
+        for r in self:
+            key = (series(r.parameter), "x".join(map(str, r.shape)) or "()", r.role, r.rule, r.why)
+            alike.setdefault(key, []).append(r.parameter)
+            moved[r.rule] = moved.get(r.rule, 0) + math.prod(r.shape)
+        rows: list[tuple[str, ...]] = [("parameter", "count", "shape", "role", "rule", "why")]
+        rows += [(key[0] if n[1:] else n[0], str(len(n)), *key[1:]) for key, n in alike.items()]
+        widths = [*(max(len(row[i]) for row in rows) for i in range(5)), 0]
+        lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+        total = sum(moved.values())
         return "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)).rstrip()
-            for row in rows
+            lines
+            + [f"{rule} moves {n:,} of {total:,} weights ({n / max(1, total):.0%})" for rule, n in moved.items()]
         )
 
 
-@dataclass(frozen=True)
-class Named:
-    """A parameter with what is known of it: its name ("" if none), further names if tied, its module, and the
-    model's largest number of embeddings."""
-
-    name: str
-    parameter: Tensor
-    also: tuple[str, ...] = ()
-    module: nn.Module | None = None
-    vocabulary: int = 0
-
-    @property
-    def label(self) -> str:
-        return self.name or f"a weight of shape {tuple(self.parameter.shape)}"
-
-
-def named_of(model: nn.Module) -> list[Named]:
-    """The parameters of a model, each once, with every name it has."""
-    owners = {
-        f"{path}.{name}" if path else name: module
-        for path, module in model.named_modules(remove_duplicate=False)
-        for name, _ in module.named_parameters(recurse=False)
-    }
-    names: dict[Tensor, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(parameter, []).append(name)
-    vocabulary = max((m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding)), default=0)
-    return [Named(n[0], p, tuple(n[1:]), owners.get(n[0]), vocabulary) for p, n in names.items()]
-
-
-def role_of(named: Named, roles: Mapping[str, str], siblings: Iterable[str] = ()) -> tuple[str, str]:
+def role_of(named: Named, roles: Mapping[str, str], family: Family) -> tuple[str, str]:
     """The role of a parameter and the reason, a user's ``roles`` (name or pattern to role) first."""
-    for pattern, role in roles.items():
-        if any(name == pattern or fnmatchcase(name, pattern) for name in (named.name, *named.also)):
-            return role, f"declared by {pattern!r}"
-    p, path = named.parameter, named.name.lower()
-    owner = type(named.module).__name__
-    module, _, leaf = path.rpartition(".")
+    if found := declaration(named, roles):
+        return found[1], f"declared by {found[0]!r}"
+    role, why = inferred(named, family)
+    return role, why + (f", tied with {', '.join(named.also)}" if named.also else "")
+
+
+def inferred(named: Named, family: Family) -> tuple[str, str]:
+    p, at, module = named.parameter, place(named.name), named.module
+    owner = type(module).__name__
+    if re.search(r"bias(_[kv]|_[ih]h_\w+)?$", named.name.lower()):
+        return "bias", "a bias by name"
+    if is_embedding(named):
+        return "embed", f"weight of {owner}"
+    if module is not None and NORM.search(owner.lower()):
+        return "norm", f"weight of {owner}"
+    if NORM.search(named.name.lower() if p.ndim <= 1 else at.last):
+        return "norm", "a norm by name"
     if p.ndim <= 1:
-        if leaf.endswith("bias"):
-            return "bias", "a bias by name"
-        if NORM.search(owner.lower()) or NORM.search(path):
-            return "norm", f"weight of {owner}" if named.module is not None else "a norm by name"
         return "vector", f"{p.ndim}-D"
-    if isinstance(named.module, nn.Embedding):
-        return "embed", f"weight of {owner}" + (f", tied with {', '.join(named.also)}" if named.also else "")
-    last = (module if leaf in ("weight", "bias") else path).rpartition(".")[2]
-    if last == "gate" and any(s.lower().startswith(f"{module.rpartition('.')[0]}.experts") for s in siblings):
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and 1 < module.groups == module.in_channels:
+        return "vector", "depthwise filters: one channel each, no matrix"
+    if at.last == "gate" and family.has_experts(at.parent):
         return "matrix", "router of an expert layer"
-    for role, names, within in NAMES:
-        if re.fullmatch(names, last) and re.search(within, path):
-            return role, f"named {last!r}" + (f", tied with {', '.join(named.also)}" if named.also else "")
-    if isinstance(named.module, nn.Linear) and named.vocabulary == p.shape[0]:
-        return "head", f"{p.shape[0]} outputs, as many as the embedding has rows"
+    if fused_parts(at) and type(module) is not nn.RNN:
+        return "matrix", "fused by name"
+    if role := named_role(at):
+        if at.last == "w1" and not family.has(at.parent, "w3"):
+            role = "ffn_in"
+        return role, f"named {at.last!r}"
+    if named.name == family.last and p.shape[0] in {rows for rows, _ in family.embeddings}:
+        return "head", f"the last matrix, with as many outputs as an embedding ({p.shape[0]})"
+    if named.name == family.last and not (at.parent or family.embeddings) and isinstance(module, nn.Linear):
+        return "head", "the last layer"
     if not named.name:
         return "matrix", f"{p.ndim}-D, given without a name"
     return "matrix", f"{p.ndim}-D, name not recognised"
 
 
 def layout_of(
-    named: Named, rule: type[Rule], layouts: Mapping[str, Layout | str | Mapping[str, int]]
+    named: Named,
+    role: str,
+    rule: type[Rule],
+    layouts: Mapping[str, Layout | str | Mapping[str, int]],
+    family: Family,
 ) -> tuple[Layout, str]:
     """How the parameter holds its matrices and, if that is not as one, the reason.
 
     Raises: RoutingError for a layout that must be declared first.
     """
-    p, shape = named.parameter, tuple(named.parameter.shape)
-    if rule.scope != "matrix" or p.ndim < 2:
+    shape, at, module = named.shape, place(named.name), named.module
+    if rule.scope != "matrix" or len(shape) < 2:
         return WHOLE, ""
-    for pattern, value in layouts.items():
-        if fnmatchcase(named.name, pattern):
-            return declared(value, named.name, shape), "layout declared"
-    path, owner = named.name.lower(), type(named.module).__name__
-    last = path.removesuffix(".weight")
-    if isinstance(named.module, nn.MultiheadAttention) and path.endswith("in_proj_weight"):
-        return equal_parts(shape[0], "q", "k", "v"), "fused q, k, v of MultiheadAttention"
-    if owner == "Conv1D" and hasattr(named.module, "nf"):
-        if last.endswith("c_attn"):
-            return equal_parts(shape[1], "q", "k", "v", transposed=True), "fused q, k, v of Conv1D, transposed"
-        return Layout(transposed=True), "stored transposed by Conv1D"
-    if isinstance(named.module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        return Layout(flatten=True), "filters flattened to (out, rest)"
-    if FUSED.search(last):
+    if found := declaration(named, layouts):
+        return declared(found[1], named.label, shape), "layout declared"
+    parts = fused_parts(at)
+    if named.name.endswith("in_proj_weight") and shape[0] == 3 * shape[1]:
+        return equal_parts(shape[0], "q", "k", "v"), "equal q, k, v of MultiheadAttention"
+    if parts and module is not None and type(module) in GATES:
+        gates = GATES[type(module)]
+        return (equal_parts(shape[0], *gates), f"equal {', '.join(gates)}") if gates else (WHOLE, "")
+    if is_conv1d(named, at, family):
+        fused = {(3, 0): ("q", "k", "v"), (2, 0): ("k", "v")}.get(divmod(shape[1], shape[0])) if parts else None
+        if fused:
+            told = f"equal {', '.join(fused)}, stored transposed (Conv1D)"
+            return equal_parts(shape[1], *fused, transposed=True), told
+        if not parts:
+            return Layout(transposed=True), "stored transposed (Conv1D)"
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        return filters(named, module)
+    if len(shape) == 3 and "expert" in named.name.lower() and (layout := experts(named, role, parts, family)):
+        return layout, f"{shape[0]} matrices, one an expert" + (", stored transposed" if layout.transposed else "")
+    if len(shape) > 2 and not named.name:
         raise RoutingError(
-            f"{named.label} {shape} looks fused, and {rule.name()} must see each matrix by itself: declare "
-            f'layouts={{"{named.name}": "qkv"}} (equal thirds), {{"q": rows, "k": rows, "v": rows}} or "whole"'
+            f"{named.label} has {len(shape)} dimensions, and {rule.name()} must see matrices: pass it as "
+            "(name, tensor) and declare its layout"
         )
-    if p.ndim == 3 and "expert" in path:
-        return WHOLE, f"{shape[0]} expert matrices, each by itself"
-    if p.ndim > 2:
+    if parts or halves(role, at, shape, family):
+        raise refusal(named, rule, parts or ("gate", "up"), family)
+    if len(shape) > 2:
+        leave = f', or roles={{"{series(named.name)}": "vector"}} if it holds none' if rule.companion else ""
         raise RoutingError(
-            f"{named.label} {shape} has {p.ndim} dimensions, and {rule.name()} must see matrices: declare "
-            f'layouts={{"{named.name}": "whole"}} (a stack of them) or "flatten" (filters)'
+            f"{named.label} {shape} has {len(shape)} dimensions, and {rule.name()} must see matrices: declare "
+            f'layouts={{"{series(named.name)}": "whole"}} (a stack of them), "transposed" (of (in, out) ones) or '
+            f'"flatten" (filters){leave}'
         )
     return WHOLE, ""
+
+
+def is_conv1d(named: Named, at: Place, family: Family) -> bool:
+    """Whether the weight is stored (in, out) by ``Conv1D`` of transformers, or by its names in GPT-2's shapes."""
+    if named.module is None:
+        return family.conv1d and at.last in ("c_attn", "q_attn", "c_fc", "c_proj") and len(named.shape) == 2
+    return type(named.module).__name__ == "Conv1D" and hasattr(named.module, "nf")
+
+
+def filters(named: Named, module: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> tuple[Layout, str]:
+    if not named.parameter.is_contiguous():
+        raise RoutingError(
+            f"{named.label} {named.shape} is stored channels_last, which no matrix can be a view of: build the "
+            "optimizer before model.to(memory_format=...) is called, or leave the weight contiguous"
+        )
+    grouped = f", in {module.groups} groups" if module.groups > 1 else ""
+    return Layout(flatten=True, groups=module.groups), "filters flattened to (out, rest)" + grouped
+
+
+def experts(named: Named, role: str, parts: tuple[str, ...], family: Family) -> Layout | None:
+    """The layout of a stack of expert matrices, as the module says (transformers) or the model's width tells;
+    None if neither does."""
+    shape = named.shape
+    transposed = getattr(named.module, "is_transposed", None)
+    if parts:
+        concatenated = getattr(named.module, "is_concatenated", None)
+        if transposed is None or concatenated is None:
+            return None
+        rows = shape[-1] if transposed else shape[-2]
+        return equal_parts(rows, *parts, transposed=transposed, alternating=not concatenated)
+    if transposed is None:
+        outputs, inputs = (shape[-1], shape[-2]) if role == "ffn_out" else shape[-2:]
+        if not (family.width_is(inputs) or family.width_is(outputs)):
+            return None
+        transposed = not family.width_is(inputs)
+    return Layout(transposed=transposed)
+
+
+def halves(role: str, at: Place, shape: tuple[int, ...], family: Family) -> bool:
+    """Whether a matrix into the feed-forward layer has twice the rows that the matrix out of it reads: it then
+    holds gate and input in one, whatever its name."""
+    if role != "ffn_in" or len(shape) != 2:
+        return False
+    return any(shape[0] == 2 * inputs for _, inputs in family.sizes(at, "ffn_out"))
+
+
+def refusal(named: Named, rule: type[Rule], parts: tuple[str, ...], family: Family) -> RoutingError:
+    """The error for a fused weight, with the declaration to make."""
+    name, rows = series(named.name), named.shape[-2]
+    start = f"{named.label} {named.shape} looks fused, and {rule.name()} must see each matrix by itself: declare "
+    if is_conv1d(named, place(named.name), family) or (
+        len(named.shape) == 3 and family.width_is(rows) and not family.width_is(named.shape[-1])
+    ):
+        split = ", ".join(f'("{part}", rows)' for part in parts)
+        return RoutingError(f'{start}layouts={{"{name}": Layout(transposed=True, split=({split},))}} or "whole"')
+    if parts == ("gate", "up"):
+        return RoutingError(
+            f'{start}layouts={{"{name}": "gate_up"}} (two halves), Layout(split=(("gate", {rows // 2}), '
+            f'("up", {rows // 2})), alternating=True) (row by row) or "whole"'
+        )
+    sizes = guessed(named, parts, family)
+    told = ", ".join(f'"{part}": {size}' for part, size in sizes.items())
+    if parts != ("q", "k", "v"):
+        return RoutingError(
+            f'{start}layouts={{"{name}": {{{told}}}}} (what its module cuts out of its {rows} rows) or "whole"'
+        )
+    told = '"qkv"' if len(set(sizes.values())) == 1 and sizes["q"] != "rows" else f"{{{told}}}"
+    return RoutingError(
+        f'{start}layouts={{"{name}": {told}}} if q, k, v follow each other, Layout(groups=heads, split=(("q", '
+        'rows), ("k", rows), ("v", rows))) if each head holds its own (GPT-NeoX, BLOOM; then a head is a matrix), '
+        'or "whole"'
+    )
+
+
+def guessed(named: Named, parts: tuple[str, ...], family: Family) -> dict[str, Any]:
+    """The rows of fused q, k and v as far as the matrix out of the attention tells, else a word to replace."""
+    rows, outs = named.shape[-2], family.sizes(place(named.name), "o")
+    if parts == ("q", "k", "v") and len(outs) == 1 and rows > outs[0][1] and (rows - outs[0][1]) % 2 == 0:
+        q = outs[0][1]
+        return {"q": q, "k": (rows - q) // 2, "v": (rows - q) // 2}
+    return dict.fromkeys(parts, "rows")
 
 
 def check(named: Named, rule: type[Rule]) -> None:
@@ -193,8 +262,18 @@ def is_sharded(tensor: Tensor) -> bool:
 def check_patterns(kind: str, patterns: Iterable[str], names: list[str]) -> None:
     """A declaration that matches no parameter is a typing error, and would otherwise do nothing unseen."""
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise UnknownName.among(f"parameter in {kind}", pattern, names[:50])
+        if any(fnmatchcase(name, pattern) for name in names):
+            continue
+        if not names:
+            raise UnknownName(f"{kind} name {pattern!r}, but the parameters have no names: pass the model")
+        # A pattern is near to a name if it is near to the name's end.
+        ends = (
+            {"*." + ".".join(name.split(".")[-n:]) for name in names for n in (1, 2)} if "*" in pattern else set()
+        )
+        known = [*dict.fromkeys(map(series, names)), *names, *sorted(ends)]
+        near = difflib.get_close_matches(pattern, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"the model's are {names[0]!r} to {names[-1]!r}"
+        raise UnknownName(f"{kind} name {pattern!r}, which no parameter matches: {hint}")
 
 
 def check_roles(roles: Iterable[str]) -> None:

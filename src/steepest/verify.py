@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from steepest.core.errors import BadInput, CorruptFile, SteepestError, UnknownName
+from steepest.core.naming import HIDDEN
 from steepest.core.rule import Rule
 from steepest.engines import ENGINES, why_not_compiled
 from steepest.optimizer import Optimizer, face
 from steepest.registry import rules
-from steepest.routing import HIDDEN
 
 # The shared inputs' tensors; "matrix" are hidden matrices.
 ROLES = {"square": "matrix", "tall": "matrix", "wide": "matrix", "embed": "embed", "head": "head", "bias": "bias"}
