@@ -226,6 +226,26 @@ def test_limits_tell_what_went_wrong(race):
         assert part in said, part
 
 
+def test_a_tie_by_seed_noise_is_explained_where_the_speedup_s_interval_leaves_1_out(race):
+    race["results"]["muon"]["verdict"] = "not told apart"
+    row = next(row for row in summary.cells(race) if row["optimizer"] == "muon")
+    assert row["note"] == "within seed noise"
+    assert (
+        "Muon's speedup interval leaves 1 out, but its final loss lies within seed noise of AdamW's"
+        in "\n".join(summary.limits(race))
+    )
+
+
+def test_seconds_refused_alone_are_told_with_their_reason(race):
+    race["results"]["muon"]["speedup_seconds"] = {
+        "value": None,
+        "low": None,
+        "high": None,
+        "reason": "no step times",
+    }
+    assert "Muon's speedup in seconds is refused: no step times." in summary.limits(race)
+
+
 def test_each_optimizer_has_one_colour_and_shape_in_every_figure(race):
     for figure in figures(race):
         for mark in marks(figure.wide.root):

@@ -80,7 +80,7 @@ def _lr_panel(board: Board, box: Box, result: Race, slot: int, span: tuple[float
     said = "no best lr" if best is None else f"best {say.lr(best)}{' ' if stand.startswith('at') else ', '}{stand}"
     board.text(box.left, box.top + 12, clipped(result["label"], box.right - box.left), f"name {css}")
     board.text(box.left, box.top + 26, said, "note")
-    board.axes(x, y, "", "", say.lr, "{:.2f}".format if box.labelled else None, x.ticks(2), 3)
+    board.axes(x, y, "", "", say.lr, "{:.2f}".format if box.labelled else None, x.ticks(2), 4)
     seen = [(x(p["lr"]), y(p["loss"])) for p in points if p["loss"] is not None and y.inside(p["loss"])]
     if len(seen) > 1:
         board.path(seen, f"join {css}")
@@ -103,7 +103,9 @@ def training_curves(race: Race) -> Figure:
     """Validation loss along the final runs, whole and near the end; rank flips numbered in place."""
     slot = slots(race)
     curves = [c for c in race["curves"] if c["final"] and c["optimizer"] in slot and len(c["tokens"]) > 1]
+    # Before a 32nd of the run every curve falls from log(vocabulary), and would press the rest flat.
     last = max((curve["tokens"][-1] for curve in curves), default=race["setup"]["tokens"])
+    first = max(last / 32, min((curve["tokens"][0] for curve in curves), default=0))
     flips = sorted(race["rank_flips"], key=lambda flip: flip["tokens"])
 
     def draw(width: int) -> Board:
@@ -115,14 +117,14 @@ def training_curves(race: Race) -> Figure:
             return board
         whole = Box(52, 46, 360, 332, True) if wide else Box(40, 46, width - 48, 200, True)
         close = Box(474, 46, right - 474, 332, True) if wide else Box(40, 354, right - 40, 200, True)
-        for box, start, title in ((whole, 0.0, "the whole run"), (close, 0.6 * last, "the last 40 %")):
-            x = Scale(start, last, box.left, box.right)
-            # The first steps fall from log(vocabulary) and would press the rest flat.
-            y = Scale.around(_values(curves, max(start, 0.08 * last)), box.bottom, box.top, pad=0.05)
+        for box, start, title in ((whole, first, "the whole run"), (close, 0.6 * last, "the last 40 %")):
+            x = Scale(start, last, box.left, box.right, log=box is whole)
+            heights = [loss for curve in curves for _, loss in _since(curve, start)]
+            y = Scale.around(heights, box.bottom, box.top, pad=0.05)
             board.text(box.left, box.top - 26, title, "name")
             board.axes(x, y, "training tokens", "", say.tokens, "{:.2f}".format, x.ticks(4))
             for curve in curves:
-                _curve(board, curve, x, y, slot[curve["optimizer"]], say.label(race, curve["optimizer"]))
+                _curve(board, curve, start, x, y, slot[curve["optimizer"]], say.label(race, curve["optimizer"]))
             _flips(board, flips, x, box)
         ends = {c["optimizer"]: y(c["loss"][-1]) for c in curves if c["loss"][-1] is not None}
         places = spread(list(ends.values()), 16, close.top, close.bottom)
@@ -150,22 +152,27 @@ def training_curves(race: Race) -> Figure:
     return Figure("training-curves", "Training curves", caption, *both(draw), rows)
 
 
-def _values(curves: list[Race], start: float) -> list[float]:
-    """All losses from ``start`` tokens on."""
-    pairs = [pair for curve in curves for pair in zip(curve["tokens"], curve["loss"], strict=True)]
-    return [loss for tokens, loss in pairs if loss is not None and tokens >= start]
+def _since(curve: Race, start: float) -> list[tuple[float, float]]:
+    """Tokens and loss from ``start`` on; a start between two evaluations lies on the line between them."""
+    steps = [(t, v) for t, v in zip(curve["tokens"], curve["loss"], strict=True) if v is not None]
+    late = [step for step in steps if step[0] >= start]
+    early = [step for step in steps if step[0] < start]
+    if early and late:
+        (before, high), (after, low) = early[-1], late[0]
+        return [(start, high + (low - high) * (start - before) / (after - before)), *late]
+    return late
 
 
-def _curve(board: Board, curve: Race, x: Scale, y: Scale, slot: int, who: str) -> None:
-    """The part of one curve that lies on the scales; its points are unseen but readable by the pointer."""
-    steps = zip(curve["tokens"], curve["loss"], strict=True)
-    seen = [(t, v) for t, v in steps if v is not None and x.inside(t) and y.inside(v)]
+def _curve(board: Board, curve: Race, start: float, x: Scale, y: Scale, slot: int, who: str) -> None:
+    """The part of one curve from ``start`` on; its evaluations are unseen but readable by the pointer."""
+    seen = _since(curve, start)
     if len(seen) > 1:
         board.path([(x(t), y(v)) for t, v in seen], f"curve c{color(slot)}")
     for t, v in seen:
-        tip = f"{who}, seed {curve['seed']}\n{say.tokens(t)} tokens: {say.loss(v)}"
-        end = t == curve["tokens"][-1]
-        board.mark(x(t), y(v), slot, tip, 3.5 if end else 2, "" if end else "silent")
+        if t in curve["tokens"]:
+            tip = f"{who}, seed {curve['seed']}\n{say.tokens(t)} tokens: {say.loss(v)}"
+            end = t == curve["tokens"][-1]
+            board.mark(x(t), y(v), slot, tip, 3.5 if end else 2, "" if end else "silent")
 
 
 def _flips(board: Board, flips: list[Race], x: Scale, box: Box) -> None:

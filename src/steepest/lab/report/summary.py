@@ -179,54 +179,68 @@ def setting(race: dict[str, Any]) -> str:
 
 def limits(race: dict[str, Any]) -> list[str]:
     """What this evidence does not allow, sentence by sentence; what went wrong comes first."""
-    setup, results = race["setup"], race["results"]
-    said = list(race["warnings"])
+    setup = race["setup"]
+    said = [f"{warning[:1].upper()}{warning[1:]}" for warning in race["warnings"]]
     if race["law"] is None:
-        said.append(f"No speedup is stated, for want of a law: {race.get('law_reason') or 'no reason recorded'}.")
+        said.append(f"No speedup is stated, for want of a law: {race.get('law_reason') or 'no reason recorded'}")
     for name in ranking(race):
-        result, who = results[name], label(race, name)
-        if final(result)["mean"] is None:
-            said.append(f"{who} has no final loss: no run of it came to the end of its schedule.")
-        elif name != race["baseline"] and told(result["speedup_tokens"]) == "refused" and race["law"]:
-            said.append(f"{who}'s speedup is refused: {reason(result['speedup_tokens'])}.")
-        if not result["lr"]["bracketed"]:
-            where = f"at the {result['lr']['edge']} edge of its grid" if result["lr"]["edge"] else "not bracketed"
-            said.append(f"{who}'s best learning rate is {where}: a better one may lie beyond.")
-        if told(result["speedup_tokens"]) != "refused":
-            said += [f"{who}'s speedup: {flag}." for flag in result["speedup_tokens"].get("flags") or []]
-    for flag in (race["law"] or {}).get("flags", []):
-        said.append(f"The law: {flag}.")
-    spent = {name: results[name]["tuning"]["runs"] for name in race["optimizers"]}
+        said += _limits_of(race, name)
+    said += [
+        f"The law of {label(race, race['baseline'])}: {flag}" for flag in (race["law"] or {}).get("flags", [])
+    ]
+    spent = {name: race["results"][name]["tuning"]["runs"] for name in race["optimizers"]}
     if len(set(spent.values())) > 1:
         least, most = min(spent, key=spent.__getitem__), max(spent, key=spent.__getitem__)
         said.append(
             f"Tuning was not equal: from {spent[least]:g} runs ({label(race, least)}) "
-            f"to {spent[most]:g} ({label(race, most)})."
+            f"to {spent[most]:g} ({label(race, most)})"
         )
     if setup["passes"] > 1:
         said.append(
             f"The longest run passed over the training text {setup['passes']:.3g} times: "
-            "past one pass, losses also measure memory of the text."
+            "past one pass, losses also measure memory of the text"
         )
     if len(setup["seeds"]) < 3:
         said.append(
-            f"{len(setup['seeds'])} seed{'s' * (len(setup['seeds']) > 1)} per optimizer measure noise poorly."
+            f"{len(setup['seeds'])} seed{'s' * (len(setup['seeds']) > 1)} per optimizer measure noise poorly"
         )
-    said.append(
+    said += [
         f"One model size ({tokens(setup['non_embedding'])} weights), one corpus, one budget "
-        f"({tokens(setup['tokens'])} tokens): nothing here says how the order stands at other sizes."
-    )
-    said.append(
+        f"({tokens(setup['tokens'])} tokens): nothing here says how the order stands at other sizes",
         "Only the learning rate was tuned; every other hyperparameter was fixed beforehand, "
-        "and another choice could move any optimizer."
-    )
-    said.append("Seconds hold for this machine and these implementations.")
-    return [_stopped(sentence) for sentence in said]
+        "and another choice could move any optimizer",
+        "Seconds hold for this machine and these implementations",
+    ]
+    return [f"{sentence.strip().rstrip('.')}." for sentence in said]
 
 
-def _stopped(sentence: str) -> str:
-    sentence = sentence.strip().rstrip(".")
-    return sentence[:1].upper() + sentence[1:] + "."
+def _limits_of(race: dict[str, Any], name: str) -> list[str]:
+    """What weakens the evidence on one optimizer."""
+    result, who, said = race["results"][name], label(race, name), []
+    in_tokens, in_time = result["speedup_tokens"] or {}, result["speedup_seconds"] or {}
+    contender = name != race["baseline"]
+    if final(result)["mean"] is None:
+        said.append(f"{who} has no final loss: not every seed came to the end of its schedule")
+    elif contender and told(in_tokens) == "refused" and race["law"]:
+        said.append(f"{who}'s speedup is refused: {reason(in_tokens)}")
+    elif contender and told(in_time) == "refused" and race["law"]:
+        said.append(f"{who}'s speedup in seconds is refused: {reason(in_time)}")
+    if _inside_noise(result):
+        said.append(
+            f"{who}'s speedup interval leaves 1 out, but its final loss lies within seed noise of "
+            f"{label(race, race['baseline'])}'s: not told apart"
+        )
+    if not result["lr"]["bracketed"]:
+        where = f"at the {result['lr']['edge']} edge of its grid" if result["lr"]["edge"] else "not bracketed"
+        said.append(f"{who}'s best learning rate is {where}: a better one may lie beyond")
+    if told(in_tokens) != "refused":
+        said += [f"{who}'s speedup: {flag}" for flag in in_tokens.get("flags") or []]
+    return said
+
+
+def _inside_noise(result: dict[str, Any]) -> bool:
+    """Whether the verdict is a tie although the speedup's interval leaves 1 out."""
+    return result["verdict"] == "not told apart" and told(result["speedup_tokens"]) in ("faster", "slower")
 
 
 def rows(race: dict[str, Any]) -> list[dict[str, Any]]:
@@ -284,7 +298,7 @@ def cells(race: dict[str, Any]) -> list[dict[str, str]]:
             "optimizer": name,
             "label": row["label"],
             "verdict": row["verdict"],
-            "note": _clock_note(race, name),
+            "note": _note(race, name),
             "loss": "none" if row["final_loss"] is None else loss(row["final_loss"]),
             "loss_interval": interval(row["final_low"], row["final_high"]),
             "lr": lr(row["best_lr"]),
@@ -309,10 +323,12 @@ def cells(race: dict[str, Any]) -> list[dict[str, str]]:
     return table
 
 
-def _clock_note(race: dict[str, Any], name: str) -> str:
-    """Where the clock tells otherwise than the tokens, it is said beside the verdict."""
+def _note(race: dict[str, Any], name: str) -> str:
+    """What stands beside the verdict: a tie by seed noise, or a clock that tells otherwise than the tokens."""
     result = race["results"][name]
     in_time = told(result["speedup_seconds"])
+    if _inside_noise(result):
+        return "within seed noise"
     if name == race["baseline"] or in_time in ("refused", result["verdict"]):
         return ""
     return f"{in_time} in seconds"

@@ -129,8 +129,9 @@ def _names_at_the_right(board: Board, race: Race, drawn: list[str], x: Scale, y:
 
 
 def _in_words(board: Board, race: Race, drawn: list[str], x: Scale, y: Scale) -> None:
-    """The longest level line said in words, left of it where the law cannot run."""
-    values = {name: speedup(race, name, "tokens").get("value") or 0 for name in drawn}
+    """The longest level line of a faster optimizer said in words, left of it where the law cannot run."""
+    faster = [name for name in drawn if race["results"][name]["verdict"] == "faster"]
+    values = {name: speedup(race, name, "tokens").get("value") or 0 for name in faster}
     best = max(values, key=lambda name: values[name], default="")
     if values.get(best, 0) > 1:
         budget, height = race["setup"]["tokens"], y(say.final(race["results"][best])["mean"])
