@@ -184,6 +184,32 @@ def test_a_setting_that_cannot_be_is_named(steepest: Command, words: list[str], 
     steepest("train", *RUN, *words).refused(*answers)
 
 
+@pytest.mark.parametrize(
+    ("words", "answers"),
+    [
+        (["--seeds", "0"], ["seeds", "0"]),
+        (["--seeds", "-1"], ["seeds", "-1"]),
+        (["--workers", "0"], ["workers", "0", "at least 1"]),
+        (["--budgets", "half"], ["'half'", "0.25,0.5,1,2"]),
+        (["--budgets", "nan"], ["nan"]),
+        (["--budgets", "0"], ["budget"]),
+        (["--tuning-runs", "0"], ["tuning", "0"]),
+        (["--tuning-factor", "1"], ["1"]),
+        (["--tokens", "0"], ["tokens=0", "at least 1"]),
+        (["--model", "51k"], ["'51k'", "did you mean '50k'?"]),
+        (["--baseline", "adamv"], ["'adamv'", "did you mean 'adamw'?"]),
+        (["--set", "lion.lr=nan"], ["lr"]),
+        (["--set", "lion.momentum=0.9"], ["lion", "'momentum'"]),
+        (["--schedule", "cosin"], ["'cosin'", "did you mean 'cosine'?"]),
+    ],
+)
+def test_a_race_that_cannot_be_run_is_refused_before_anything_runs(
+    steepest: Command, words: list[str], answers: list[str]
+) -> None:
+    steepest("race", "lion", "--corpus", "text.txt", "--tokenizer", "bytes", *words).refused(*answers)
+    assert not Path("race").exists() and not list(Path("runs").glob("*/header.json"))
+
+
 # ---- verify, show, report
 
 
