@@ -24,9 +24,6 @@ from steepest.core.rule import Rule, defaults, hyperparameters, text
 from steepest.optimizer import Optimizer, face, known, merged
 from steepest.rules.adamw import AdamW
 
-GENERIC_GRID = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-"""First search grid of a class that declares none."""
-
 
 @functools.cache
 def rules() -> dict[str, type[Rule]]:
@@ -189,7 +186,9 @@ def resolve(spec: str) -> Contender:
         return _of_rule(spec, kind.rule, _options(options, spec), source or text(kind.rule))
     if not issubclass(kind, torch.optim.Optimizer):
         raise BadInput(f"{spec}: {name} is neither a steepest Rule nor a torch.optim.Optimizer")
-    return Contender(spec, kind, GENERIC_GRID, _options(options, spec), "the class's own defaults")
+    return Contender(
+        spec, kind, hyperparameters(Rule)["lr"].grid, _options(options, spec), "the class's own defaults"
+    )
 
 
 def _of_rule(spec: str, rule: type[Rule], options: dict[str, Any], source: str) -> Contender:
@@ -203,7 +202,7 @@ def _of_rule(spec: str, rule: type[Rule], options: dict[str, Any], source: str) 
     recipe |= options
     if companions:
         recipe["companion"] = companions
-    grid = hyperparameters(rule)["lr"].grid or GENERIC_GRID
+    grid = hyperparameters(rule)["lr"].grid or hyperparameters(Rule)["lr"].grid
     return Contender(spec, face(rule), tuple(grid), dict(_jsonable(recipe)), rule.recipe_source, source)
 
 

@@ -17,7 +17,9 @@ class UnknownName(SteepestError):
     def among(cls, kind: str, name: str, known: Iterable[str], hint: str = "") -> UnknownName:
         """``unknown optimizer 'muno': did you mean 'muon'? ...``; without a near name all are listed."""
         known = sorted(known)
-        near = difflib.get_close_matches(name, known, n=1)
+        # Case is the commonest slip, so that the same letters in another case are the nearest of all.
+        same = [k for k in known if k.lower() == name.lower()]
+        near = same or difflib.get_close_matches(name, known, n=1)
         guess = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
         return cls(f"unknown {kind} {name!r}: {guess}" + (f" {hint}" if hint else ""))
 

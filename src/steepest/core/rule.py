@@ -50,7 +50,7 @@ class Hyper:
 
     def fault(self, value: Any, default: Any) -> str | None:
         """Why the value cannot be, in words that follow ``name=value``; None if it can."""
-        if value is None and default is None:
+        if (value is None and default is None) or (isinstance(default, str) and not self.options):
             return None
         if self.options:
             return None if value in self.options else f"is not one of {', '.join(map(repr, self.options))}"
@@ -120,8 +120,8 @@ class Step:
 class Rule:
     """Base of every rule. See ``rules/lion.py`` for the shortest and ``rules/soap.py`` for the longest.
 
-    A subclass declares ``lr`` and ``weight_decay`` as :func:`number` fields and ``decay`` as a :func:`choice`;
-    the engine applies these three, so :meth:`update` never reads them.
+    ``lr``, ``weight_decay`` and ``decay`` are applied by the engine, so :meth:`update` never reads them; a
+    subclass declares them again with its own defaults and grids.
     """
 
     title: ClassVar[str] = ""
@@ -141,9 +141,9 @@ class Rule:
     """Hyperparameters of the AdamW that takes embeddings, head, norms and biases, for a rule that is meant
     for hidden matrices alone; None for a rule that takes every weight."""
 
-    lr: float
-    weight_decay: float
-    decay: Decay
+    lr: float = number(1e-3, "learning rate", grid=(3e-4, 1e-3, 3e-3, 1e-2, 3e-2))
+    weight_decay: float = number(0.0, "weight decay", grid=(0.0, 0.1))
+    decay: Decay = choice("before", "where the decay acts", options=DECAYS)
 
     def __post_init__(self) -> None:
         given = {f.name: f.default for f in dataclasses.fields(self)}

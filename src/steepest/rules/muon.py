@@ -57,7 +57,7 @@ class Muon(Rule):
             "weight_decay": 0.1,
             "average": "sum",
             "scale": "match_rms",
-            "companion": {"lr": 1e-3, "weight_decay": 0.1, "eps": 1e-8, "eps_form": "hf"},
+            "companion": {"lr_ratio": 1.0, "weight_decay": 0.1, "eps": 1e-8, "eps_form": "hf"},
         },
         "torch": {"lr": 1e-3, "weight_decay": 0.1, "norm": "clamp"},
     }
