@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import textwrap
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 
 from steepest.core.errors import BadInput, SteepestError, UnknownName
 from steepest.engines import DEFAULT
+from steepest.lab import config as config_module
 from steepest.lab.config import (
     CheckpointConfig,
     EvaluationConfig,
@@ -51,6 +54,13 @@ def test_a_toml_file_with_settings_over_it_is_a_configuration(tmp_path: Path) ->
     assert config.model == ModelChoice("110k", {"tied": True})
     assert (config.tokens, config.ratio) == (None, 0.5)
     assert config.schedule == ScheduleConfig("wsd", warmup=3.0)
+
+
+def test_the_example_in_the_documentation_is_a_configuration() -> None:
+    example = textwrap.dedent(str(config_module.__doc__).partition("left out:\n")[2])
+    config = RunConfig.from_mapping(tomllib.loads(example))
+    assert config.optimizer == OptimizerConfig("muon", 0.02, {"momentum": 0.9})
+    assert config.corpus.source == ("./texts", "more/*.jsonl")
 
 
 def test_a_setting_that_is_no_toml_is_a_text() -> None:

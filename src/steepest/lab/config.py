@@ -1,6 +1,30 @@
 """The complete description of a run, from TOML and flags, and the identity of the numbers that it makes.
 
 Two configurations that mean the same run (a preset or its numbers, a ratio or its tokens) have one identity.
+A file of ``steepest train``; everything may be left out:
+
+    tokens = 2_000_000               # or ratio = 2: tokens per 20 non-embedding weights
+    batch = 16
+    precision = "bf16"
+
+    [optimizer]
+    spec = "muon"                    # what `steepest list` shows, ./mine.py:MyRule, torch:AdamW
+    lr = 0.02
+    momentum = 0.9                   # any hyperparameter of it
+
+    [model]
+    preset = "110k"
+    qk_norm = true                   # any field of ModelConfig
+
+    [corpus]
+    source = ["./texts", "more/*.jsonl"]
+
+    [schedule]
+    name = "wsd"
+    warmup = 0.05
+
+    [evaluation]
+    every = 100
 """
 
 from __future__ import annotations
