@@ -119,7 +119,7 @@ def test_the_same_random_state_gives_the_same_interval() -> None:
 
 
 def test_below_the_floor_nothing_is_stated_and_near_it_no_upper_end() -> None:
-    finals, points = simulated(np.random.default_rng(3), 1.3, 0.006, 0.006)
+    finals, _ = simulated(np.random.default_rng(3), 1.3, 0.006, 0.006)
     law, noise = fit(BUDGETS, TRUTH.loss(BUDGETS)), pooled_noise(finals)
     draws = bootstrap(law, BUDGETS, RUNS, [1.9, 2.02], noise, at=2)
     refused, near = speedup(law, 1.9, TOKENS, draws, 0), speedup(law, 2.02, TOKENS, draws, 1)

@@ -1,0 +1,1 @@
+"""Where jobs run: one function per place, all called ``submit``."""
