@@ -6,8 +6,7 @@ single one, so equality there is to the working type's precision.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
-from itertools import groupby
+from collections.abc import Callable, Hashable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from steepest.engines.loop import one
 from steepest.engines.write import shrinkage
 
 SMALL = 65536
-"""Elements up to which gathering a piece costs less than its own kernel launches (see docs/engines.md)."""
+"""Elements up to which gathering a piece costs less than a dozen operations of its own."""
 
 
 def run(job: Job) -> None:
@@ -45,11 +44,11 @@ def buckets(job: Job) -> Iterator[tuple[list[Piece], Gather, Scatter]]:
         for piece in job.pieces:
             if piece.weight.numel() > SMALL:
                 yield [piece], flat, parts
-        for _, bucket in groupby(sorted(small, key=_kind), key=_kind):
-            yield list(bucket), flat, parts
+        for bucket in alike(small, _types):
+            yield bucket, flat, parts
     elif job.rule.scope == "matrix":
-        for _, bucket in groupby(sorted(job.pieces, key=_kind_and_shape), key=_kind_and_shape):
-            yield list(bucket), torch.stack, lambda whole, _: list(whole.unbind())
+        for bucket in alike(job.pieces, _types_and_shapes):
+            yield bucket, torch.stack, lambda whole, _: list(whole.unbind())
     else:
         for piece in job.pieces:
             yield [piece], flat, parts
@@ -81,15 +80,18 @@ def parts(whole: Tensor, like: list[Tensor]) -> list[Tensor]:
     return [part.view(t.shape) for part, t in zip(whole.split([t.numel() for t in like]), like, strict=True)]
 
 
-def _kind(piece: Piece) -> tuple[str, ...]:
-    """Pieces are joined only with pieces of the same types and device; text, because dtypes do not sort."""
-    kinds = {name: tensor.dtype for name, tensor in piece.state.items()}
-    return str(piece.weight.device), str(piece.weight.dtype), str(piece.grad.dtype), str(kinds)
+def alike(pieces: list[Piece], key: Callable[[Piece], Hashable]) -> Iterable[list[Piece]]:
+    """The pieces that may be joined, in the order in which each kind first comes."""
+    kinds: dict[Hashable, list[Piece]] = {}
+    for piece in pieces:
+        kinds.setdefault(key(piece), []).append(piece)
+    return kinds.values()
 
 
-def _kind_and_shape(piece: Piece) -> tuple[Hashable, ...]:
-    return (
-        *_kind(piece),
-        tuple(piece.weight.shape),
-        str({n: tuple(t.shape) for n, t in piece.state.items()}),
-    )
+def _types(piece: Piece) -> Hashable:
+    tensors = (piece.grad, piece.weight, *piece.state.values())
+    return (piece.weight.device, *piece.state, *[t.dtype for t in tensors])
+
+
+def _types_and_shapes(piece: Piece) -> Hashable:
+    return (_types(piece), piece.weight.shape, *[t.shape for t in piece.state.values()])
