@@ -85,7 +85,8 @@ def run(args: argparse.Namespace) -> int:
         result = train(config, args.out, corpus=corpus, progress=progress, threads=args.threads, mirrors=mirrors)
     text = None
     if args.sample and result.status == "finished":
-        text = sample_text(load_model(result.folder), corpus, args.sample, prompt=args.prompt, seed=config.seed)
+        model = load_model(result.folder)
+        text = sample_text(model, corpus, args.sample, prompt=args.prompt, context=config.seq, seed=config.seed)
     _print(_facts(planned, corpus, args.out) | _ending(result) | ({"sample": text} if text else {}), args.json)
     return 0 if result.status == "finished" else 1
 

@@ -126,12 +126,24 @@ def load_model(folder: Path) -> Decoder:
 
 
 def sample_text(
-    model: Decoder, corpus: Corpus, tokens: int, *, prompt: str = "", temperature: float = 0.8, seed: int = 0
+    model: Decoder,
+    corpus: Corpus,
+    tokens: int,
+    *,
+    prompt: str = "",
+    context: int | None = None,
+    temperature: float = 0.8,
+    seed: int = 0,
 ) -> str:
-    """``prompt`` continued by ``tokens`` tokens; without one, the first token of the validation text is."""
+    """``prompt`` continued by ``tokens`` tokens; without one, the first token of the validation text is.
+
+    context: how many of the last tokens the model sees; best the length of sequence that it was trained on.
+    """
+    if tokens < 1:
+        raise BadInput(f"sample of {tokens} tokens: ask for at least 1")
     ids = corpus.encode(prompt) if prompt else corpus.val[:1].tolist()
     generator = torch.Generator().manual_seed(seed)
-    drawn = model.sample(torch.tensor(ids), tokens, temperature=temperature, generator=generator)
+    drawn = model.sample(torch.tensor(ids), tokens, temperature, generator=generator, context=context)
     return corpus.decode(drawn.tolist())
 
 
