@@ -18,6 +18,8 @@ from steepest.core.layout import WHOLE, Layout, declared, equal_parts
 from steepest.core.naming import (
     GATES,
     NORM,
+    NORM_MODULE,
+    NORM_WEIGHT,
     ROLES,
     Family,
     Named,
@@ -82,9 +84,9 @@ def inferred(named: Named, family: Family) -> tuple[str, str]:
         return "bias", "a bias by name"
     if is_embedding(named):
         return "embed", f"weight of {owner}"
-    if module is not None and NORM.search(owner.lower()):
+    if NORM_MODULE.search(owner):
         return "norm", f"weight of {owner}"
-    if NORM.search(named.name.lower() if p.ndim <= 1 else at.last):
+    if NORM.search(named.name.lower()) if p.ndim <= 1 else NORM_WEIGHT.search(at.last):
         return "norm", "a norm by name"
     if p.ndim <= 1:
         return "vector", f"{p.ndim}-D"
@@ -167,8 +169,8 @@ def is_conv1d(named: Named, at: Place, family: Family) -> bool:
 def filters(named: Named, module: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> tuple[Layout, str]:
     if not named.parameter.is_contiguous():
         raise RoutingError(
-            f"{named.label} {named.shape} is stored channels_last, which no matrix can be a view of: build the "
-            "optimizer before model.to(memory_format=...) is called, or leave the weight contiguous"
+            f"{named.label} {named.shape} is stored channels_last, where no view is the matrix (out, rest): call "
+            "model.to(memory_format=torch.contiguous_format) first"
         )
     grouped = f", in {module.groups} groups" if module.groups > 1 else ""
     return Layout(flatten=True, groups=module.groups), "filters flattened to (out, rest)" + grouped
@@ -272,7 +274,7 @@ def check_patterns(kind: str, patterns: Iterable[str], names: list[str]) -> None
         )
         known = [*dict.fromkeys(map(series, names)), *names, *sorted(ends)]
         near = difflib.get_close_matches(pattern, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"the model's are {names[0]!r} to {names[-1]!r}"
+        hint = f"did you mean {near[0]!r}?" if near else f"names are as {names[0]!r}"
         raise UnknownName(f"{kind} name {pattern!r}, which no parameter matches: {hint}")
 
 

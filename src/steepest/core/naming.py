@@ -23,10 +23,10 @@ NAMES: tuple[tuple[str, str, str], ...] = (
     ("head", r"score|classifier|qa_outputs", r""),
     ("head", r"output", r"^(model|decoder|transformer)?$"),
     ("embed", r"(\w+_)?(embed|embeddings?|emb)|embed_(tokens|in|positions?)|wte|wpe|relative_attention_bias", r""),
-    ("embed", r"shared", r"^$"),
+    ("embed", r"shared", r"^(model|transformer)?$"),
     ("embed", r"proj|projection", r"patch_embed"),
     ("vector", r"a_log|((cls|mask|dist|distillation|class|register)_)+tokens?", r""),
-    ("q", r"(to_|self_)?q(uery)?(_[ab])?(_proj|_lin)?|wq", r""),
+    ("q", r"(to_|self_)?q(uery)?(_[ab])?(_proj|_lin|_attn)?|wq", r""),
     ("k", r"(to_|self_)?k(ey)?(_proj|_lin)?|wk", r""),
     ("v", r"(to_|self_)?v(alue)?(_proj|_lin)?|wv", r""),
     ("matrix", r"kv_[ab]_proj(_with_mqa)?|router|shared_experts?_gate", r""),
@@ -56,7 +56,10 @@ GATES: dict[type[nn.Module], tuple[str, ...]] = {
 """What torch's recurrent layers hold in weight_ih and weight_hh, in order."""
 PLACES = (("attn", r"attn|attention"), ("ffn", r"mlp|ffn|feed_?forward|expert|moe|dense[a-z]+dense"))
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+# A 1-D weight is a norm's if its name says so anywhere; a matrix has to be called so itself, or its module.
 NORM = re.compile(r"norm|(^|[._])ln(_|\d|$)")
+NORM_WEIGHT = re.compile(r"norm\d*$|^ln(_|\d|$)")
+NORM_MODULE = re.compile(r"Norm(\d+d)?$")
 
 T = TypeVar("T")
 
