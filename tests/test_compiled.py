@@ -80,10 +80,27 @@ def test_new_numbers_steps_and_sizes_recompile_nothing(name: str) -> None:
                 group["betas"] = (0.9 - t / 100, 0.99)
         give_gradients(named, t)
         optimizer.step()
-    other = {"w": torch.nn.Parameter(torch.ones(7, 11))}
-    walk(build((name, arguments), other, engine="compiled"), other, 2)
+    for shape in ((7, 11), (3,)):
+        other = {"w": torch.nn.Parameter(torch.ones(shape))}
+        walk(build((name, arguments), other, engine="compiled"), other, 2)
     assert len(KERNELS) == kernels
     assert counters["stats"]["unique_graphs"] == graphs
+
+
+@needs_compiler
+def test_large_weights_run_alone_and_strided_ones_too() -> None:
+    """A weight too large to be joined is updated through a flat view, or as a copy where it has none."""
+
+    def made() -> dict[str, torch.nn.Parameter]:
+        draw = torch.Generator().manual_seed(0)
+        large = torch.randn(300, 300, generator=draw)
+        return {"a": torch.nn.Parameter(large.clone()), "b": torch.nn.Parameter(large.clone().t())}
+
+    loop, fast = made(), made()
+    walk(build(("adamw", {}), loop, engine="loop"), loop, 2)
+    walk(build(("adamw", {}), fast, engine="compiled"), fast, 2)
+    for name, w in loop.items():
+        torch.testing.assert_close(fast[name], w, rtol=1e-5, atol=1e-6)
 
 
 def test_without_a_compiler_the_compiled_engine_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,9 +135,10 @@ class Optimizer(torch.optim.Optimizer):
         group = self.param_groups[-1]
         for foreign in set(group) & set(self.defaults) - set(values):
             del group[foreign]  # torch fills every group with the defaults of the main rule
+        made = self.rule_of(group)
         for p in group["params"]:
             if p.requires_grad:
-                self._allocate(p, self.rule_of(group))
+                self._allocate(p, made)
 
     def _named(self, params: Any) -> Iterable[Named]:
         for item in [params] if isinstance(params, Tensor) else params:

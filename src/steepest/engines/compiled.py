@@ -17,7 +17,7 @@ from torch import Tensor
 
 from steepest.core.job import Job, Piece
 from steepest.core.rule import Rule, Step, hyperparameters, with_tensors, working_dtype
-from steepest.engines.batched import buckets, gathered, spread
+from steepest.engines.batched import SMALL, buckets, gathered, spread
 from steepest.engines.loop import one
 from steepest.engines.write import shrinkage, stepped
 
@@ -29,23 +29,23 @@ def run(job: Job) -> None:
     numbers = {name: as_tensors(value) for name, value in numbers_of(rule).items()}
     scalars = {name: as_tensors(value) for name, value in corrections.items()}
     for bucket, gather, scatter in buckets(job):
-        whole = gathered(bucket, gather) if len(bucket) > 1 else bucket[0]
-        if rule.scope == "element":
-            if sum(p.weight.numel() for p in bucket) < 2 or not whole.weight.is_contiguous():
-                # Lengths 0 and 1 would each compile a kernel of their own; a strided view has no flat form.
-                eager = Step(phase, corrections)
-                for piece in bucket:
-                    one(job, eager, shrink, piece)
-                continue
-            whole = Piece(
-                whole.grad.reshape(-1), whole.weight.view(-1), {n: s.view(-1) for n, s in whole.state.items()}
-            )
-            shape = None
-        else:
-            shape = tuple(whole.weight.shape)
-        kernel = kernel_of(rule, phase, shape)
-        kernel(whole.grad, whole.weight, whole.state, numbers, scalars, as_tensors(shrink))
-        if len(bucket) > 1:
+        if rule.scope == "element" and sum(p.weight.numel() for p in bucket) < 2:
+            eager = Step(phase, corrections)  # a length of 1 would be a kernel of its own
+            for piece in bucket:
+                one(job, eager, shrink, piece)
+            continue
+        element, first = rule.scope == "element", bucket[0]
+        joined = len(bucket) > 1 or (
+            element and (first.weight.numel() <= SMALL or not first.weight.is_contiguous())
+        )
+        whole = gathered(bucket, gather) if joined else first
+        if element and not joined:
+            # The compiler sees that these are views, and of what: a second kernel beside the joined pieces'.
+            flat_state = {name: tensor.view(-1) for name, tensor in first.state.items()}
+            whole = Piece(first.grad.reshape(-1), first.weight.view(-1), flat_state)
+        shape = None if element else tuple(whole.weight.shape)
+        kernel_of(rule, phase, shape)(whole.grad, whole.weight, whole.state, numbers, scalars, as_tensors(shrink))
+        if joined:
             spread(whole, bucket, scatter)
 
 
