@@ -266,12 +266,18 @@ def _clock(seconds: float) -> str:
 @contextmanager
 def _line(race: Race) -> Iterator[Callable[[Course, Job, Any], None]]:
     """One live line on stderr in a terminal; elsewhere a line for every run that ends."""
+    from steepest.lab.race.hold import CALIBRATION
+
     pace, live = _Pace(race), sys.stderr.isatty()
 
     def watch(course: Course, job: Job, value: Any) -> None:
-        pace.see(course, job, value)
+        if job.name == CALIBRATION:
+            said = f"all runs done; timing the steps of all contenders, round {value[0]} of {value[1]}"
+        else:
+            pace.see(course, job, value)
+            said = f"{_bar(pace.done / pace.total)} {pace.words}"
         if live:
-            print(f"\r{_bar(pace.done / pace.total)} {pace.words}\x1b[K", end="", file=sys.stderr, flush=True)
+            print(f"\r{said}\x1b[K", end="", file=sys.stderr, flush=True)
         elif value is None:
             result = course.results[course.asked[job.name]]
             how = f"{result.loss:.4f}" if result.loss is not None else f"{result.status}: {result.reason}"

@@ -48,7 +48,7 @@ def step_times(
             whole, optimizer = sides[name].block()
             found["seconds"].setdefault(name, []).append(whole)
             found["optimizer_seconds"].setdefault(name, []).append(optimizer)
-        report((number + 1, rounds, math.nan))
+        report((number + 1, rounds))
     return found
 
 

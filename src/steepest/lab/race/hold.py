@@ -25,6 +25,9 @@ from steepest.lab.race.result import evidence
 ROUNDS = 8
 """Rounds of the calibration."""
 
+CALIBRATION = "calibration"
+"""The name of its job, which is no trial's."""
+
 Submit = Callable[..., list[Outcome]]
 
 
@@ -41,8 +44,8 @@ def hold(
 ) -> dict[str, Any]:
     """Runs all that is not yet finished, writes ``out/race.json``, returns what it holds.
 
-    ``watch(course, job, value)`` sees the progress of jobs, value None when one ends. A race that is interrupted
-    goes on where it was when it is held again.
+    ``watch(course, job, value)`` sees the progress of jobs, value None when a trial ends. Held again, a race that
+    was interrupted goes on where it was.
     """
     began = time.monotonic()
     passes = check_corpus(race, corpus)
@@ -65,7 +68,9 @@ def hold(
             f"the baseline failed: {course.failures[race.baseline.name]}: "
             "mend that and run the same command again; what is finished is kept"
         )
-    calibration = calibrated(race, course, corpus, out, submit)
+    calibration = calibrated(
+        race, course, corpus, out, submit, lambda running, value: watch(course, running, value)
+    )
     told = _told(race, corpus, passes, workers, command)
     found = evidence(course, calibration)
     for name, cost in costs.items():
@@ -77,7 +82,14 @@ def hold(
     return told
 
 
-def calibrated(race: Race, course: Course, corpus: Corpus, out: Path, submit: Submit) -> dict[str, Any]:
+def calibrated(
+    race: Race,
+    course: Course,
+    corpus: Corpus,
+    out: Path,
+    submit: Submit,
+    progress: Callable[[Job, Any], None] | None = None,
+) -> dict[str, Any]:
     """The step times at the tuned rates; those of an earlier call where nothing that matters has changed."""
     best = {name: tuned.best for name, tuned in course.tuned.items() if tuned.best is not None}
     configs = {name: race.config(Trial(name, lr, race.tuning_seed, race.tokens)) for name, lr in best.items()}
@@ -93,7 +105,8 @@ def calibrated(race: Race, course: Course, corpus: Corpus, out: Path, submit: Su
     known = _read(path)
     if known.get("of") == digest:
         return known
-    (outcome,) = submit([Job("calibration", step_times, (configs, corpus.path, ROUNDS, 1))], 1)
+    timing = Job(CALIBRATION, step_times, (configs, corpus.path, ROUNDS, 1))
+    (outcome,) = submit([timing], 1, progress=progress)
     if outcome.error is not None:
         return {"error": outcome.error}
     measured = {"of": digest, "threads": 1, **outcome.value}

@@ -1,4 +1,4 @@
-"""From the runs of a race to its numbers and verdicts: what ``race.json`` holds. No torch."""
+"""From the runs of a race to its numbers and verdicts: the evidence in ``race.json``."""
 
 from __future__ import annotations
 
