@@ -49,7 +49,7 @@ test-slow: $(STAMP) ## the tests that take minutes
 lint: $(STAMP) ## ruff, the import floors, mypy
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/mypy
 
 format: $(STAMP) ## rewrite the sources in the one layout

@@ -31,9 +31,13 @@ def engine(name: str) -> Engine:
 @functools.cache
 def why_not_compiled() -> str | None:
     """What torch.compile lacks on this machine and how to get it; None if nothing."""
+    import torch
     from torch._inductor import config
 
     candidates = config.cpp.cxx if isinstance(config.cpp.cxx, tuple | list) else (config.cpp.cxx,)
     if not any(c and shutil.which(c) for c in candidates):
         return "no C++ compiler (install one: apt-get install g++, or set CXX)"
+    # torch hands the linker its own folder unquoted.
+    if " " in torch.__path__[0]:
+        return f"torch lies in a path with a blank, {torch.__path__[0]} (move the environment)"
     return None

@@ -69,9 +69,11 @@ def gather(config: CorpusConfig, found: list[sources.Source], folder: Path, prog
         stream = itertools.islice(stream, consumed, None)
     while not complete:
         room = None if config.max_bytes is None else config.max_bytes - done
-        piece = _read_piece(
-            stream, room, str(config.seed), lambda size, start=done: progress("read", start + size, 0)
-        )
+
+        def told(size: int, start: int = done) -> None:
+            progress("read", start + size, 0)
+
+        piece = _read_piece(stream, room, str(config.seed), told)
         complete = piece["complete"]
         _write_piece(folder, len(counts), piece)
         counts.append(piece)
