@@ -95,19 +95,21 @@ class Contender:
         values = self.hyperparameters(**overrides)
         if self.rule is None:
             kind = f"{self.kind.__module__}.{self.kind.__qualname__}"
-            return {"class": kind, "hyperparameters": _jsonable({"lr": lr, **values})}
+            return {"class": kind, **self._text(), "hyperparameters": _jsonable({"lr": lr, **values})}
         variant = values.pop("variant", None)
         full = defaults(self.rule, variant)
         companion = merged(self.rule.companion or {}, full.pop("companion", {}), values.pop("companion", {}))
         extras = {k: values.pop(k) for k in ("roles", "layouts", "undecayed") if values.get(k)}
         full |= known(self.rule, {k: v for k, v in values.items() if k not in ("roles", "layouts", "undecayed")})
-        told: dict[str, Any] = {"rule": self.rule.name(), "version": self.rule.version, **extras}
-        if self.rule not in rules().values():
-            # A file of the user's has no version to raise: its text is the version.
-            told["text_sha256"] = hashlib.sha256(self.source.encode()).hexdigest()
+        told: dict[str, Any] = {"rule": self.rule.name(), "version": self.rule.version, **extras, **self._text()}
         if self.rule.companion is not None:
             told["companion"] = {"version": AdamW.version, **defaults(AdamW), **companion}
         return dict(_jsonable(told | {"hyperparameters": full | {"lr": lr}}))
+
+    def _text(self) -> dict[str, str]:
+        """A file of the user's has no version to raise: its text is the version."""
+        own = bool(self.source) and self.rule not in rules().values()
+        return {"text_sha256": hashlib.sha256(self.source.encode()).hexdigest()} if own else {}
 
     @property
     def provenance(self) -> dict[str, Any]:

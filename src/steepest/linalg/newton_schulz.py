@@ -40,6 +40,9 @@ def orthogonalise(
 AMX_PAYS = 256
 """Smaller side from which the CPU's bfloat16 tiles outrun its float32 products (benchmarks/products.py)."""
 
+# AMX alone: AVX-512's bf16 dot products do not outrun its float32 ones. Asked once, outside of traced code.
+_CPU_TILES = torch.cpu._is_amx_tile_supported()
+
 
 def fast_dtype(x: Tensor) -> torch.dtype:
     """The type in which this hardware multiplies x's matrices fastest: bfloat16 where it has units for it.
@@ -47,13 +50,8 @@ def fast_dtype(x: Tensor) -> torch.dtype:
     Without such units bfloat16 products are 4 to 10 times slower than float32 ones, so the working type is
     the hardware's choice, not the rule's. float64 stays float64: whoever asks for it wants its digits.
     """
-    small = x.device.type == "cpu" and min(x.shape[-2:]) < AMX_PAYS
-    return x.dtype if x.dtype == torch.float64 or small or not _has_bf16_units(x.device.type) else torch.bfloat16
-
-
-@torch.compiler.assume_constant_result
-def _has_bf16_units(device: str) -> bool:
-    if device == "cuda":
-        return torch.cuda.get_device_capability() >= (8, 0)
-    # AMX alone: AVX-512's bf16 dot products do not outrun its float32 ones.
-    return device == "cpu" and torch.cpu._is_amx_tile_supported()
+    if x.device.type == "cuda":
+        units = torch.cuda.get_device_properties(x.device).major >= 8
+    else:
+        units = x.device.type == "cpu" and _CPU_TILES and min(x.shape[-2:]) >= AMX_PAYS
+    return torch.bfloat16 if units and x.dtype != torch.float64 else x.dtype

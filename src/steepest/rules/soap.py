@@ -46,10 +46,17 @@ class SOAP(Rule):
         "are flattened to (out, rest) and stacks of expert matrices are treated one by one.",
     )
     variants = {"official": {}}
-    recipe = {"betas": [0.95, 0.98], "shampoo_beta": 0.95, "precondition_frequency": 10, "weight_decay": 0.1}
+    recipe = {
+        "betas": [0.95, 0.98],
+        "shampoo_beta": 0.95,
+        "precondition_frequency": 10,
+        "max_precond_dim": 1023,
+        "weight_decay": 0.1,
+    }
     recipe_source = (
-        "arXiv 2509.02046, phase I optimum of SOAP at 130M (betas .95/.98, shampoo beta .95, decay .1); "
-        "refresh every 10 steps as in arXiv 2409.11321"
+        "arXiv 2509.02046, phase I optimum of SOAP at 130M (betas .95/.98, shampoo beta .95, decay .1); refresh "
+        "every 10 steps as in arXiv 2409.11321; the largest dimension lies below a small race's vocabulary of "
+        "1,024, which both papers leave without a basis"
     )
 
     lr: float = number(3e-3, "learning rate", grid=(1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2))
