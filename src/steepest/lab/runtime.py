@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,8 @@ from torch import Tensor
 
 from steepest.core.errors import BadInput
 from steepest.engines import why_not_compiled
-from steepest.lab.model import LossOutput
+from steepest.lab.heap import keep_freed_memory
+from steepest.lab.model import Decoder
 
 
 @contextmanager
@@ -24,6 +25,7 @@ def reproducible(device: torch.device, seed: int, threads: int) -> Iterator[None
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         torch.set_num_threads(threads)
+        keep_freed_memory()
         if device.type == "cuda":
             # cuBLAS repeats its bits only with a fixed workspace.
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -45,11 +47,11 @@ def device(name: str) -> torch.device:
     return torch.device("cuda", found.index or 0) if found.type == "cuda" else found
 
 
-def compiled(loss: Callable[[Tensor], LossOutput]) -> Callable[[Tensor], LossOutput]:
-    """``loss`` through torch.compile. Raises BadInput on a machine that lacks the compiler."""
+def compile_model(model: Decoder) -> None:
+    """The model through torch.compile, in place. Raises BadInput on a machine that lacks the compiler."""
     if missing := why_not_compiled():
         raise BadInput(f"compile=true cannot run here: {missing}; or leave it out")
-    return torch.compile(loss)
+    model.compile()
 
 
 def generators(device: torch.device) -> dict[str, Tensor]:

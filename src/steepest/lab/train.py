@@ -166,7 +166,8 @@ class _Run:
             self.model, lr=planned.lr, engine=config.engine, **config.optimizer.hyperparameters
         )
         self.peaks = [float(group["lr"]) for group in self.optimizer.param_groups]
-        self.loss_of = runtime.compiled(self.model.loss) if config.compile else self.model.loss
+        if config.compile:
+            runtime.compile_model(self.model)
         self.rows = record.read_rows(folder)
         content = checkpoint.latest(folder, planned.identity, len(self.rows), notice)
         if content is not None:
@@ -283,7 +284,7 @@ class _Run:
         loss = objective = 0.0
         for part in parts:
             with self._autocast():
-                output: LossOutput = self.loss_of(part)
+                output: LossOutput = self.model.loss(part)
                 share = output.loss / len(parts)
             share.backward()
             loss += output.nll.item() / len(parts)

@@ -15,6 +15,7 @@ from steepest.lab import corpus as corpora
 from steepest.lab import runtime
 from steepest.lab.batches import batch
 from steepest.lab.config import RunConfig
+from steepest.lab.heap import keep_freed_memory
 from steepest.lab.model import Decoder
 from steepest.registry import resolve
 
@@ -37,6 +38,7 @@ def step_times(
     """
     corpus = corpora.open(corpus_path)
     torch.set_num_threads(threads)
+    keep_freed_memory()  # as a run does
     sides = {name: _Side(config, corpus) for name, config in configs.items()}
     for side in sides.values():
         side.block()
@@ -57,7 +59,8 @@ class _Side:
         self.config, self.corpus, self.device = config, corpus, runtime.device(config.device)
         self.model = Decoder(config.model.config(corpus.vocab_size), config.seed, self.device)
         optimizer, self.step = config.optimizer, 0
-        self.loss = runtime.compiled(self.model.loss) if config.compile else self.model.loss
+        if config.compile:
+            runtime.compile_model(self.model)
         self.optimizer = resolve(optimizer.spec).build(
             self.model, lr=(optimizer.lr or 1e-3) / 10, engine=config.engine, **optimizer.hyperparameters
         )
@@ -71,7 +74,7 @@ class _Side:
             sequences = batch(self.corpus, seed=c.seed, step=self.step, size=c.batch, seq=c.seq).to(self.device)
             for part in sequences.chunk(c.accumulation):
                 with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=c.precision == "bf16"):
-                    loss = self.loss(part).loss / c.accumulation
+                    loss = self.model.loss(part).loss / c.accumulation
                 loss.backward()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.clip or math.inf)
             halfway = self._now()
