@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 EXTRAS = [
-    "altair",
     "datasets",
     "jinja2",
     "pandas",
@@ -17,7 +16,6 @@ EXTRAS = [
     "scipy",
     "tensorboard",
     "tokenizers",
-    "vl_convert",
     "wandb",
 ]
 BYTES = ["--tokenizer", "bytes"]

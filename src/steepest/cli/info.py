@@ -12,7 +12,7 @@ from typing import Any
 SUMMARY = "torch, compiler, devices, engines usable here"
 
 EXTRAS = {
-    "lab": ("tokenizers", "datasets", "scipy", "rich", "altair", "jinja2"),
+    "lab": ("tokenizers", "datasets", "scipy", "rich", "jinja2"),
     "mirrors": ("tensorboard", "wandb"),
 }
 

@@ -33,7 +33,7 @@ class MissingExtra(SteepestError):
 
     @classmethod
     def of(cls, what: str, package: str, extra: str = "lab") -> MissingExtra:
-        """``the report needs altair: pip install 'steepest[lab]'``."""
+        """``the report needs jinja2: pip install 'steepest[lab]'``."""
         return cls(f"{what} needs {package}: pip install 'steepest[{extra}]'")
 
 
