@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "compare optimizers fairly on real text and write a report page"
 
-TOKENS = 524_288
+TOKENS = 786_432
 """Comparison budget of the default race: with it all of `make race` takes minutes on two cores."""
 
 FLAGS = {
