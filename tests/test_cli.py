@@ -131,6 +131,12 @@ def test_options_in_a_name_reach_rule_and_companion() -> None:
     assert {g["rule"]: g["lr"] for g in built.param_groups} == {"adamw": 3e-3, "muon": 0.01}
 
 
+def test_a_contender_is_called_as_its_paper_calls_it_or_as_it_was_typed() -> None:
+    assert resolve("soap").label == "SOAP"
+    assert resolve("muon:momentum=0.9,variant=kimi").label == "Muon (momentum=0.9,variant=kimi)"
+    assert resolve("torch:AdamW").label == "torch:AdamW"
+
+
 def test_the_identity_names_every_hyperparameter_and_changes_with_each() -> None:
     contender = resolve("muon")
     told = contender.identity(0.01)

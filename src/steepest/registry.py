@@ -67,6 +67,14 @@ class Contender:
     source: str = field(default="", repr=False)
 
     @property
+    def label(self) -> str:
+        """What a table calls it: a built-in rule by its class's name, with options if any; others as typed."""
+        if self.rule not in rules().values():
+            return self.name
+        _, _, options = self.name.partition(":")
+        return self.kind.__name__ + (f" ({options})" if options else "")
+
+    @property
     def rule(self) -> type[Rule] | None:
         """The rule behind it; None for a foreign class."""
         return self.kind.rule if issubclass(self.kind, Optimizer) else None

@@ -171,20 +171,21 @@ def _verdict(
     in_seconds: Interval,
 ) -> Verdict:
     baseline = course.race.baseline.name
+    label, base = (course.race.entrant(n).contender.label for n in (name, baseline))
     if name in course.failures:
-        return Verdict(REFUSED, f"{name}: no verdict: {course.failures[name]}")
+        return Verdict(REFUSED, f"{label}: no verdict: {course.failures[name]}")
     if name == baseline:
-        return Verdict(BASELINE, f"{name} is what the others are measured against.")
+        return Verdict(BASELINE, f"{label} is what the others are measured against.")
     tuned = course.tuned.get(name)
     if tuned is not None and tuned.best is None:
         rates = ", ".join(f"{lr:g}" for lr in sorted(tuned.losses))
-        return Verdict(REFUSED, f"{name}: no verdict: it diverged at every learning rate tried ({rates})")
+        return Verdict(REFUSED, f"{label}: no verdict: it diverged at every learning rate tried ({rates})")
     gap = in_tokens
     if noise is not None and name in complete and baseline in complete:
         gap = difference(complete[name], complete[baseline], noise)
     elif in_tokens.value is not None:
         gap = _refused("no interval of the difference")
-    return verdict(name, baseline, gap, in_tokens, in_seconds)
+    return verdict(label, base, gap, in_tokens, in_seconds)
 
 
 def _spent(trials: Mapping[Trial, Result]) -> dict[str, Any]:
