@@ -59,7 +59,7 @@ def evidence(course: Course, calibration: Mapping[str, Any]) -> dict[str, Any]:
         in_tokens, in_seconds = _speedups(race, name, means.get(name), fitted, place, calibration)
         told = _verdict(course, name, complete, noise, in_tokens, in_seconds)
         results[name] = {
-            "label": name,
+            "label": entrant.contender.label,
             "tuning": _spent(course.trials(name, TUNE)),
             "lr": _lr(course.tuned.get(name) or tuned_so_far(course, name), course.trials(name, TUNE)),
             "final": _final(course.trials(name, FINAL), noise),
