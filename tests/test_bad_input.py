@@ -176,6 +176,7 @@ def test_a_diverged_run_says_so_and_exits_1(steepest: Command) -> None:
         (["--device", "abacus"], ["'abacus'", "cpu"]),
         (["--mirror", "wandbox"], ["'wandbox'", "wandb"]),
         (["--threads", "0"], ["threads=0", "at least 1"]),
+        (["--sample", "-3"], ["--sample -3", "number of tokens"]),
         (["nowhere.toml"], ["nowhere.toml", "check the path"]),
         (["torn.toml"], ["torn.toml", "cannot be read"]),
     ],

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from steepest.core.errors import BadInput
+
 if TYPE_CHECKING:
     from steepest.lab.config import Plan, RunConfig
     from steepest.lab.corpus import Corpus
@@ -72,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
     from steepest.lab.train import load_model, sample_text, train
     from steepest.registry import resolve
 
+    if args.sample < 0:
+        raise BadInput(f"--sample {args.sample}: give the number of tokens to print, or leave it out")
     config = _config(args)
     resolve(config.optimizer.spec)  # a misspelt name is answered before a corpus is built
     mirrors = [mirror(name) for name in args.mirror]

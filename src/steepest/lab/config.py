@@ -315,7 +315,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise BadInput(f"configuration {path} does not exist: check the path") from error
+        hint = "check the path, or name an optimizer with --optimizer"
+        raise BadInput(f"configuration {path} does not exist: {hint}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise BadInput(f"configuration {path} cannot be read: {error}") from error
 
