@@ -63,10 +63,10 @@ def run(args: argparse.Namespace) -> int:
         pattern=args.pattern,
         max_bytes=None if args.max_bytes is None else _size(args.max_bytes),
     )
-    with _progress() as progress:
-        corpus = corpora.prepare(config, Path(args.out or corpora.DEFAULT_ROOT), progress)
+    with progress() as told:
+        corpus = corpora.prepare(config, Path(args.out or corpora.DEFAULT_ROOT), told)
         if args.verify:
-            corpora.verify(corpus, progress)
+            corpora.verify(corpus, told)
     if args.json:
         print(json.dumps({"path": str(corpus.path), **_rates(corpus), **corpus.manifest}, indent=1))
     else:
@@ -122,7 +122,7 @@ def _size(text: str) -> int:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None] | None]:
+def progress() -> Iterator[Callable[[str, int, int], None] | None]:
     """A bar on stderr where somebody watches it; none where the stream is a file or `rich` is missing."""
     if not sys.stderr.isatty():
         yield None

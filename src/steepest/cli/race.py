@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from steepest.cli import settings
+from steepest.cli.corpus import progress as corpus_progress
 from steepest.core.errors import BadInput
 
 if TYPE_CHECKING:
@@ -29,19 +31,6 @@ SUMMARY = "compare optimizers fairly on real text and write a report page"
 
 TOKENS = 786_432
 """Comparison budget of the default race: with it all of `make race` takes minutes on two cores."""
-
-FLAGS = {
-    "corpus": "corpus.source",
-    "tokenizer": "corpus.tokenizer",
-    "tokens": "tokens",
-    "ratio": "ratio",
-    "batch": "batch",
-    "seq": "seq",
-    "schedule": "schedule.name",
-    "device": "device",
-    "seed": "seed",
-}
-"""A flag and the setting that it is short for."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -61,19 +50,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--budgets", default="0.25,0.5,1,2", help="the baseline's, as multiples of the tokens (0.25,0.5,1,2)")
     add("--tuning-runs", type=int, default=6, help="learning rates tried for every optimizer (6)")
     add("--tuning-factor", type=float, default=4.0, help="between neighbours of the first three (4)")
-    add("--corpus", metavar="SOURCE", nargs="+", help="stdlib, text files, folders, globs, hf:NAME (stdlib)")
-    add("--tokenizer", help="bpe:SIZE, bytes, a tokenizer.json, hf:NAME (bpe:1024)")
-    add("--batch", help="sequences per step (16)")
-    add("--seq", help="predictions per sequence (128)")
-    add("--schedule", help="cosine, linear, wsd, wsd-sqrt, constant (cosine)")
-    add("--device", help="cpu, cuda, ... (cpu)")
-    add("--seed", help="of the tuning; the winners' seeds follow it (0)")
-    add(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="a hyperparameter of one optimizer (muon.momentum=0.9) or any setting of all (schedule.warmup=0.05)",
+    settings.configure(
+        parser,
+        seed="of the tuning; the winners' seeds follow it (0)",
+        sets="a hyperparameter of one optimizer (muon.momentum=0.9) or any setting of all (schedule.warmup=0.05)",
     )
     add("--workers", type=int, help="runs at once, one thread each (one per core)")
     add("--runs", type=Path, default=Path("runs"), help="where the records lie (runs)")
@@ -94,9 +74,7 @@ def run(args: argparse.Namespace) -> int:
     workers = cores() if args.workers is None else args.workers
     if workers < 1:
         raise BadInput(f"--workers {workers}: give at least 1, or leave it out for one per core")
-    from steepest.cli.train import _corpus_bar
-
-    with _corpus_bar() as preparing:
+    with corpus_progress() as preparing:
         corpus = corpora.prepare(races[0].base.corpus, args.runs / "corpora", preparing)
     for race in races:
         _tell_passes(check_corpus(race, corpus), corpus)
@@ -123,12 +101,12 @@ def _race(args: argparse.Namespace, model: str) -> Race:
     from steepest.lab.race.plan import make, split_settings
     from steepest.lab.race.tune import Rule
 
-    settings, rest = split_settings([args.baseline, *args.optimizers], args.set)
+    own, rest = split_settings([args.baseline, *args.optimizers], args.set)
     return make(
         args.optimizers,
         _base(args, model, rest),
         baseline=args.baseline,
-        settings=settings,
+        settings=own,
         seeds=args.seeds,
         law_seeds=args.law_seeds,
         budgets=_multiples(args.budgets),
@@ -136,16 +114,14 @@ def _race(args: argparse.Namespace, model: str) -> Race:
     )
 
 
-def _base(args: argparse.Namespace, model: str, settings: list[str]) -> RunConfig:
+def _base(args: argparse.Namespace, model: str, more: list[str]) -> RunConfig:
     """The settings that all runs share."""
-    from steepest.lab.config import RunConfig, literal, merged, put
+    from steepest.lab.config import RunConfig, merged
 
-    values: dict[str, Any] = {"model": model}
-    for flag, path in FLAGS.items():
-        given = getattr(args, flag)
-        if given is not None:
-            put(values, path, given if flag in ("corpus", "tokenizer", "device", "schedule") else literal(given))
-    values = merged({"evaluation": {"tokens": 32_768, "points": 6}, **values}, settings)
+    values: dict[str, Any] = {}
+    settings.put_flags(values, args)
+    values["model"] = model
+    values = merged({"evaluation": {"tokens": 32_768, "points": 6}, **values}, more)
     if "ratio" not in values:
         values.setdefault("tokens", TOKENS)
     base = RunConfig.from_mapping(values)

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from steepest.cli import settings
+from steepest.cli.corpus import progress as corpus_progress
 from steepest.core.errors import BadInput
 
 if TYPE_CHECKING:
@@ -19,21 +21,6 @@ if TYPE_CHECKING:
 
 SUMMARY = "train one model with one optimizer"
 
-FLAGS = {
-    "optimizer": "optimizer",
-    "lr": "optimizer.lr",
-    "model": "model",
-    "corpus": "corpus.source",
-    "tokenizer": "corpus.tokenizer",
-    "tokens": "tokens",
-    "ratio": "ratio",
-    "batch": "batch",
-    "seq": "seq",
-    "device": "device",
-    "seed": "seed",
-}
-"""A flag and the setting that it is short for."""
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of ``steepest train``."""
@@ -42,20 +29,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--optimizer", metavar="SPEC", help="muon, muon:momentum=0.9, ./mine.py:MyRule, torch:AdamW (adamw)")
     add("--lr", help="learning rate (the middle of the optimizer's first search grid)")
     add("--model", metavar="PRESET", help="20k, 50k, ... by non-embedding weights (50k)")
-    add("--corpus", metavar="SOURCE", nargs="+", help="stdlib, text files, folders, globs, hf:NAME (stdlib)")
-    add("--tokenizer", help="bpe:SIZE, bytes, a tokenizer.json, hf:NAME (bpe:1024)")
     add("--tokens", help="training tokens; or --ratio")
     add("--ratio", help="tokens / (20 x non-embedding weights) (1)")
-    add("--batch", help="sequences per step (16)")
-    add("--seq", help="predictions per sequence (128)")
-    add("--device", help="cpu, cuda, ... (cpu)")
-    add("--seed", help="of the weights and the order of the text (0)")
-    add(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="any setting: schedule.name=wsd, clip=0",
+    settings.configure(
+        parser,
+        seed="of the weights and the order of the text (0)",
+        sets="any setting: schedule.warmup=0.05, clip=0",
     )
     add("--threads", type=int, default=1, help="of torch; the same number gives the same bits (1)")
     add("--out", type=Path, default=Path("runs"), help="where the records lie (runs)")
@@ -79,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     config = _config(args)
     resolve(config.optimizer.spec)  # a misspelt name is answered before a corpus is built
     mirrors = [mirror(name) for name in args.mirror]
-    with _corpus_bar() as preparing:
+    with corpus_progress() as preparing:
         corpus = corpora.prepare(config.corpus, args.out / "corpora", preparing)
     planned = plan(config, corpus.manifest)
     if args.dry_run:
@@ -100,13 +79,10 @@ def _config(args: argparse.Namespace) -> RunConfig:
 
     ``--optimizer`` and ``--model`` replace the file's whole table: a rate belongs to its optimizer.
     """
-    from steepest.lab.config import RunConfig, literal, merged, put, read_toml
+    from steepest.lab.config import RunConfig, merged, read_toml
 
     values = read_toml(args.config) if args.config else {}
-    for flag, path in FLAGS.items():
-        given = getattr(args, flag)
-        if given is not None:
-            put(values, path, given if flag in ("optimizer", "model", "corpus") else literal(given))
+    settings.put_flags(values, args)
     return RunConfig.from_mapping(merged(values, args.set))
 
 
@@ -204,17 +180,3 @@ def _plain_line(now: Progress) -> None:
 
 def _words(now: Progress) -> str:
     return f"loss {now.loss:.3f}  lr {now.lr:.2e}  {now.tokens_per_second:,.0f} tokens/s"
-
-
-@contextmanager
-def _corpus_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """One line that tells how far the corpus is, wiped at its end; silent outside a terminal."""
-    shown = sys.stderr.isatty()
-
-    def progress(stage: str, done: int, total: int) -> None:
-        if shown:
-            print(f"\rcorpus: {stage} {done / max(total, 1):.0%} ", end="", file=sys.stderr, flush=True)
-
-    yield progress
-    if shown:
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
