@@ -1,6 +1,6 @@
 """The lab's training step beside a plain nanoGPT-style loop of the same model, interleaved, on one thread.
 
-    python benchmarks/train_step.py [--sizes 50k 110k 1m] [--repeats 20] [--optimizer torch|SPEC] [--out FILE]
+    python benchmarks/train_step.py [--sizes 50k 110k 1m] [--repeats 20] [--optimizer SPEC|torch] [--out FILE]
 
 A step is forward, backward, clipping of the global norm and the optimizer; the plain loop always has torch's
 fused AdamW, ours what --optimizer names. Both start from the same weights and must agree in the loss. The order of
@@ -173,7 +173,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=["50k", "110k", "1m"], help="models of steepest.lab.presets")
     parser.add_argument("--repeats", type=int, default=20, help="pairs of blocks per size")
     parser.add_argument("--block", type=int, default=5, help="steps per block")
-    parser.add_argument("--optimizer", default="torch", help="ours: torch, or anything that steepest race takes")
+    parser.add_argument("--optimizer", default="adamw", help="ours: torch, or anything that steepest race takes")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "train_step.json")
     args = parser.parse_args()
     torch.set_num_threads(1)

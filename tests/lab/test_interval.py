@@ -9,6 +9,7 @@ import pytest
 
 from steepest.core.errors import BadInput
 from steepest.lab.analysis.interval import (
+    Noise,
     bootstrap,
     difference,
     final_loss,
@@ -144,3 +145,19 @@ def test_seconds_are_tokens_times_the_ratio_of_step_times() -> None:
 def test_one_calibration_round_is_refused() -> None:
     with pytest.raises(BadInput, match="2 or more"):
         step_ratio([0.06], [0.05])
+
+
+def test_points_that_no_law_fits_widen_the_speedup() -> None:
+    """The same noise, one law through its points and one that misses them: only the second is less certain."""
+    budgets, runs = np.array([1.0, 2.0, 4.0, 8.0]), np.array([3.0, 3.0, 3.0, 3.0])
+    noise = Noise(0.01, 8.0, 0.01, 6, (4, 3))
+    fine = 3.0 + 1.0 * budgets**-0.5
+    bent = fine + np.array([-0.06, 0.06, -0.06, 0.06])
+    widths = []
+    for losses in (fine, bent):
+        law = fit(budgets, losses, weights=runs, sd=noise.sd, freedom=noise.freedom)
+        draws = bootstrap(law, budgets, runs, [float(law.loss(5.0))], noise, at=2)
+        told = speedup(law, float(law.loss(5.0)), 4.0, draws, 0)
+        assert told.low is not None
+        widths.append((told.value or 0) - told.low)
+    assert widths[1] > 2 * widths[0]

@@ -127,7 +127,8 @@ def bootstrap(
     budgets[points] are the law's token counts and runs[points] how many runs each mean holds; contenders are mean
     final losses at budget ``at`` (an index), over the same seeds as the baseline there. Each draw first draws the
     noise's variances from what their degrees of freedom leave open (scaled inverse chi-square), so that few seeds
-    give wide intervals, then the means, then fits the law anew.
+    give wide intervals, then the means, then fits the law anew. Points that the law misses by more than noise
+    vary by that much (``law.scale``).
     """
     x, n = np.asarray(budgets, dtype=float), np.asarray(runs, dtype=float)
     means = np.asarray(contenders, dtype=float)
@@ -137,9 +138,10 @@ def bootstrap(
     own, whole = own[:, None], whole[:, None]
     shared = np.maximum(0.0, whole - own)
 
-    points = law.loss(x) + random.standard_normal((draws, x.size)) * np.sqrt(whole / n)
+    points = law.loss(x) + law.scale * random.standard_normal((draws, x.size)) * np.sqrt(whole / n)
     common = random.standard_normal((draws, 1)) * np.sqrt(shared / n[at])
-    points[:, [at]] = law.loss(x[at]) + common + random.standard_normal((draws, 1)) * np.sqrt(own / n[at])
+    alone = law.scale * random.standard_normal((draws, 1)) * np.sqrt(own / n[at])
+    points[:, [at]] = law.loss(x[at]) + common + alone
     losses = means + common + random.standard_normal((draws, means.size)) * np.sqrt(own / n[at])
     return Draws(fit_draws(x, points, weights=n), losses)
 

@@ -8,7 +8,8 @@ stop in a local minimum, needs no starting point, and many bootstrap draws are f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,7 +30,9 @@ class Law:
     """L(D) = floor + alpha · D^(-exponent); the fields may be arrays, one entry per bootstrap draw.
 
     ``low`` and ``high`` are the smallest and largest tokens fitted; ``rms`` is the weighted root mean square of
-    the residuals in the unit of the losses; ``flags`` says in words what weakens the fit.
+    the residuals in the unit of the losses; ``flags`` says in words what weakens the fit. ``scale`` is how many
+    times more than noise allows the law misses its points, 1 unless that is flagged: the bootstrap widens the
+    points by it, as the Particle Data Group widens averages of measurements that disagree (its scale factor).
     """
 
     alpha: Array
@@ -39,6 +42,7 @@ class Law:
     high: float
     rms: float
     flags: tuple[str, ...] = ()
+    scale: float = 1.0
 
     def loss(self, tokens: ArrayLike) -> Array:
         """Loss after ``tokens``; shapes broadcast against the fields."""
@@ -159,6 +163,7 @@ def _linear(x: Array, y: Array, w: Array, exponents: Array) -> tuple[Array, Arra
 
 def _flagged(law: Law, x: Array, y: Array, w: Array, sd: float | None, freedom: float) -> Law:
     flags: list[str] = []
+    scale = 1.0
     if law.alpha <= 0:
         flags.append("the losses do not fall with tokens: no law")
     if law.floor <= 0:
@@ -172,5 +177,9 @@ def _flagged(law: Law, x: Array, y: Array, w: Array, sd: float | None, freedom: 
         left = max(1, len(x) - 3)
         excess = float(np.sum(w * (y - law.loss(x)) ** 2)) / sd**2 / left
         if excess > fisher_f(0.99, left, freedom):
-            flags.append(f"the law misses its points by more than seed noise allows (rms {law.rms:.4f})")
-    return Law(law.alpha, law.exponent, law.floor, law.low, law.high, law.rms, tuple(flags))
+            scale = math.sqrt(excess)
+            flags.append(
+                f"the law misses its points by more than seed noise allows (rms {law.rms:.4f}): "
+                f"its points are taken as {scale:.1f} times as noisy"
+            )
+    return replace(law, flags=tuple(flags), scale=scale)
