@@ -87,3 +87,11 @@ def test_a_flip_through_a_tie_is_placed_where_the_lead_was_lost() -> None:
 def test_curves_of_other_lengths_are_refused() -> None:
     with pytest.raises(BadInput, match="3 points for 2"):
         rank_flips([1, 2], {"a": [1, 2, 3]}, 0.1)
+
+
+def test_a_difference_beyond_the_seeds_that_the_law_cannot_price_is_told_as_such() -> None:
+    gap = Interval(0.13, 0.09, 0.17)
+    told = verdict("Lion", "AdamW", gap, Interval(0.89, 0.68, 1.08), None)
+    assert told.word == "not told apart"
+    assert "0.1300 nats/token above AdamW" in told.text and "beyond the noise of the seeds" in told.text
+    assert "by these seeds" not in told.text

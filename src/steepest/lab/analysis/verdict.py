@@ -46,6 +46,9 @@ def verdict(name: str, baseline: str, gap: Interval, tokens: Interval, seconds: 
         SLOWER: f"{name} is slower than {baseline} in tokens: {ends}, and {needs}",
         TIE: f"{name} and {baseline} are not told apart by these seeds: {ends}; {needs}",
     }[word]
+    if word == TIE and gap.excludes(0):
+        text = f"{name} and {baseline} are not told apart in tokens: {ends}, beyond the noise of the seeds, but "
+        text += f"the law leaves open what that is worth: {needs}"
     if tokens.flags:
         text += f" ({'; '.join(tokens.flags)})"
     if seconds is not None and seconds.value is not None:
