@@ -35,14 +35,15 @@ class Verdict:
     """One trajectory under one engine.
 
     ``error``: the largest distance from the trajectory over all tensors and stored steps, in units of the
-    tensor's total movement; None if it was not replayed, or not a number.
+    tensor's total movement; None if it was not replayed, or not a number. ``tolerance`` is None for a file that
+    cannot be read.
     """
 
     optimizer: str
     variant: str
     engine: str
     error: float | None
-    tolerance: float
+    tolerance: float | None
     status: str
     reason: str = ""
 
@@ -96,7 +97,7 @@ def trajectories(folder: Path) -> list[Path]:
 def one(path: Path, inputs: Mapping[str, np.ndarray], engine: str) -> Verdict:
     """Replay one trajectory under one engine."""
     optimizer, variant = path.parent.name, path.stem
-    tolerance = math.nan
+    tolerance: float | None = None
 
     def verdict(status: str, reason: str = "", error: float | None = None) -> Verdict:
         finite = error if error is not None and math.isfinite(error) else None
@@ -124,7 +125,7 @@ def one(path: Path, inputs: Mapping[str, np.ndarray], engine: str) -> Verdict:
         far, where = distance(built, rule, weights, told, arrays, inputs)
     except Exception as failure:  # whatever a rule or an engine does wrong is that trajectory's result
         return verdict("fail", f"{type(failure).__name__}: {str(failure).splitlines()[0]}")
-    if not far <= tolerance:  # also for nan
+    if tolerance is None or not far <= tolerance:  # also for nan
         return verdict("fail", f"{'not a number' if math.isnan(far) else f'{far:.1e}'} at {where}", far)
     return verdict("pass", "", far)
 

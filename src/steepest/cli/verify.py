@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr)
     if args.json:
-        written = json.dumps([v.__dict__ for v in verdicts], indent=1).replace("NaN", "null")
+        written = json.dumps([v.__dict__ for v in verdicts], indent=1)
         if quiet:
             print(written)
         else:
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
                 v.variant,
                 v.engine,
                 "" if v.error is None else f"{v.error:.1e}",
-                f"{v.tolerance:.0e}",
+                "" if v.tolerance is None else f"{v.tolerance:.0e}",
                 v.status,
                 v.reason,
             )

@@ -64,18 +64,18 @@ class Hyper:
         if isinstance(one, Tensor):
             return None  # the caller's own lr on a device: reading it would wait for that device at every step
         number = isinstance(one, int if whole else Real) and not isinstance(one, bool)
-        if number and self.low <= one <= self.high and math.isfinite(one):
+        if number and self.low <= one < self.high and math.isfinite(one):
             return None
         kind = f"must be a {'whole' if whole else 'finite'} number"
         if self.high < math.inf:
-            return f"{kind} in [{self.low:g}, {self.high:g}]"
+            return f"{kind} in [{self.low:g}, {self.high:g})"
         return f"{kind} of at least {self.low:g}" if self.low > -math.inf else kind
 
 
 def number(
     default: Any, meaning: str, *, grid: tuple[Any, ...] = (), low: float = 0.0, high: float = math.inf
 ) -> Any:
-    """A hyperparameter that is a number, or a pair of numbers, in [low, high]."""
+    """A hyperparameter that is a number, or a pair of numbers, in [low, high)."""
     return field(default=default, metadata={"hyper": Hyper(meaning, grid, low=low, high=high)})
 
 

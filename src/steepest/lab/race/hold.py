@@ -77,7 +77,7 @@ def hold(
         found["results"][name] |= cost
     told |= found
     told["seconds"] = time.monotonic() - began
-    told["warnings"] = _warnings(course)
+    told["warnings"] = _warnings(course, calibration)
     replace(out / "race.json", _json(told))
     return told
 
@@ -202,8 +202,10 @@ def _costs(race: Race, corpus: Corpus) -> dict[str, dict[str, Any]]:
     }
 
 
-def _warnings(course: Course) -> list[str]:
+def _warnings(course: Course, calibration: Mapping[str, Any]) -> list[str]:
     said = [f"a run failed: {reason}" for reason in (course.failures | course.law_failures).values()]
+    if "error" in calibration:
+        said.append(f"the timing of the steps failed, so nothing is said in seconds: {calibration['error']}")
     present = sum(result.present for result in course.results.values())
     if present:
         said.append(
