@@ -398,7 +398,7 @@ def test_the_verb_writes_page_and_data_and_tells_the_verdict(
 ) -> None:
     assert main(["race", "lion", "--corpus", text, *words()]) == 0
     told = capsys.readouterr()
-    assert "lion" in told.out
+    assert "Lion" in told.out
     assert "report.html" in told.out
     assert "runs done" in told.err
     assert {"race.json", "report.html", "runs.csv", "table.csv"} <= {path.name for path in Path("race").iterdir()}
