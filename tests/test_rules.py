@@ -28,6 +28,23 @@ def test_batched_walks_as_the_loop_does_bitwise_for_element_rules(case: Case) ->
         torch.testing.assert_close(batched[name], w, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("case", cases(variants, scope="element"))
+def test_blocks_and_buckets_of_large_weights_are_bitwise_the_loop(case: Case) -> None:
+    """Beyond a block's size weights are cut and small ones packed; a strided one is left whole."""
+
+    def made() -> dict[str, torch.nn.Parameter]:
+        draw = torch.Generator().manual_seed(0)
+        shapes = {"large": (300, 500), "strided": (400, 300), "a": (200, 200), "b": (210, 200), "c": (7,)}
+        found = {n: torch.nn.Parameter(torch.randn(s, generator=draw)) for n, s in shapes.items()}
+        found["strided"] = torch.nn.Parameter(found["strided"].detach().t())
+        return found
+
+    loop, batched = made(), made()
+    walk(build(case, loop, engine="loop"), loop, 3)
+    walk(build(case, batched, engine="batched"), batched, 3)
+    assert same(loop, batched)
+
+
 def parts_of(rule: Rule, shape: tuple[int, ...], steps: int) -> tuple[list[torch.Tensor], torch.Tensor]:
     draw = torch.Generator().manual_seed(3)
     grads = [torch.randn(shape, generator=draw, dtype=torch.float64) for _ in range(steps)]
