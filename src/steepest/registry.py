@@ -111,7 +111,7 @@ class Contender:
         full |= known(self.rule, {k: v for k, v in values.items() if k not in ("roles", "layouts", "undecayed")})
         told: dict[str, Any] = {"rule": self.rule.name(), "version": self.rule.version, **extras, **self._text()}
         if self.rule.companion is not None:
-            told["companion"] = {"version": AdamW.version, **defaults(AdamW), **companion}
+            told["companion"] = {"version": AdamW.version, **merged(defaults(AdamW), companion)}
         return dict(_jsonable(told | {"hyperparameters": full | {"lr": lr}}))
 
     def _text(self) -> dict[str, str]:

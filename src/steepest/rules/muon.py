@@ -61,9 +61,13 @@ class Muon(Rule):
         },
         "torch": {"lr": 1e-3, "weight_decay": 0.1, "norm": "clamp"},
     }
-    recipe = {"momentum": 0.95, "weight_decay": 0.1, "companion": {"lr_ratio": 0.3, "betas": [0.8, 0.98]}}
+    recipe = {
+        "momentum": 0.95,
+        "weight_decay": 0.1,
+        "companion": {"lr_ratio": 0.3, "betas": [0.8, 0.98], "weight_decay": 0.1},
+    }
     recipe_source = (
-        "arXiv 2509.02046, phase I optimum of Muon at 130M (momentum .95, decay .1, companion betas .8/.98, "
+        "arXiv 2509.02046, phase I optimum of Muon at 130M (momentum .95, decay .1 for all, companion betas .8/.98, "
         "companion lr 0.3 x lr: the paper's preferred ratio)"
     )
 
