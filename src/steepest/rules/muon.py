@@ -67,8 +67,8 @@ class Muon(Rule):
         "companion": {"lr_ratio": 0.3, "betas": [0.8, 0.98], "weight_decay": 0.1},
     }
     recipe_source = (
-        "arXiv 2509.02046, phase I optimum of Muon at 130M (momentum .95, decay .1 for all, companion betas .8/.98, "
-        "companion lr 0.3 x lr: the paper's preferred ratio)"
+        "arXiv 2509.02046, phase I optimum of Muon at 130M (momentum .95, decay .1 of all weights, companion "
+        "betas .8/.98, companion lr 0.3 x lr: the paper's preferred ratio)"
     )
 
     lr: float = number(0.02, "learning rate of the matrices", grid=(2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2))
