@@ -107,9 +107,10 @@ class Contender:
         variant = values.pop("variant", None)
         full = defaults(self.rule, variant)
         companion = merged(self.rule.companion or {}, full.pop("companion", {}), values.pop("companion", {}))
-        extras = {k: values.pop(k) for k in ("roles", "layouts", "undecayed") if values.get(k)}
-        full |= known(self.rule, {k: v for k, v in values.items() if k not in ("roles", "layouts", "undecayed")})
-        told: dict[str, Any] = {"rule": self.rule.name(), "version": self.rule.version, **extras, **self._text()}
+        extras = {k: values.pop(k) for k in _FACE if k in values}
+        full |= known(self.rule, values)
+        told: dict[str, Any] = {"rule": self.rule.name(), "version": self.rule.version}
+        told |= {k: v for k, v in extras.items() if v} | self._text()
         if self.rule.companion is not None:
             told["companion"] = {"version": AdamW.version, **merged(defaults(AdamW), companion)}
         return dict(_jsonable(told | {"hyperparameters": full | {"lr": lr}}))

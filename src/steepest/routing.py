@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from steepest.core.columns import aligned
 from steepest.core.errors import RoutingError, UnknownName, UnsupportedTensor
 from steepest.core.layout import WHOLE, Layout, declared, equal_parts
 from steepest.core.naming import (
@@ -60,8 +60,7 @@ class Routing(tuple[Route, ...]):
             moved[r.rule] = moved.get(r.rule, 0) + math.prod(r.shape)
         rows: list[tuple[str, ...]] = [("parameter", "count", "shape", "role", "rule", "why")]
         rows += [(key[0] if n[1:] else n[0], str(len(n)), *key[1:]) for key, n in alike.items()]
-        widths = [*(max(len(row[i]) for row in rows) for i in range(5)), 0]
-        lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines = aligned(rows)
         total = sum(moved.values())
         return "\n".join(
             lines
@@ -254,11 +253,7 @@ def check(named: Named, rule: type[Rule]) -> None:
 
 def is_sharded(tensor: Tensor) -> bool:
     """Whether the tensor is a DTensor with any placement but replication."""
-    if not torch.distributed.is_available() or type(tensor) is Tensor or type(tensor) is nn.Parameter:
-        return False
-    from torch.distributed.tensor import DTensor
-
-    return isinstance(tensor, DTensor) and any(not p.is_replicate() for p in tensor.placements)
+    return any(not placement.is_replicate() for placement in getattr(tensor, "placements", ()))
 
 
 def check_patterns(kind: str, patterns: Iterable[str], names: list[str]) -> None:

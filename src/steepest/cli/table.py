@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from steepest.core.columns import aligned
+
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Columns aligned by two spaces under a ruled head; the last column is not padded."""
-    cells = [list(map(str, row)) for row in (head, *rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(head) - 1)] + [0]
-    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
+    lines = aligned((head, *rows))
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])

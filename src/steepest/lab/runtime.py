@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -52,6 +52,25 @@ def compile_model(model: Decoder) -> None:
     if missing := why_not_compiled():
         raise BadInput(f"compile=true cannot run here: {missing}; or leave it out")
     model.compile()
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """bfloat16 arithmetic where the run's precision asks for it."""
+    return nullcontext() if precision == "fp32" else torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def backward(model: Decoder, sequences: Tensor, accumulation: int, precision: str) -> tuple[float, float]:
+    """Gradients of the mean over the batch; returns (cross-entropy, objective), nats/token."""
+    parts = sequences.chunk(accumulation)
+    loss = objective = 0.0
+    for part in parts:
+        with autocast(sequences.device, precision):
+            output = model.loss(part)
+            share = output.loss / len(parts)
+        share.backward()
+        loss += output.nll.item() / len(parts)
+        objective += share.item()
+    return loss, objective
 
 
 def generators(device: torch.device) -> dict[str, Tensor]:

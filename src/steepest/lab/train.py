@@ -10,7 +10,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,7 +25,7 @@ from steepest.lab.batches import batch, validation_batches
 from steepest.lab.config import Plan, RunConfig, plan
 from steepest.lab.corpus import Corpus
 from steepest.lab.files import locked, make_folder, tell
-from steepest.lab.model import Decoder, LossOutput, ModelConfig
+from steepest.lab.model import Decoder, ModelConfig
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,8 @@ class _Run:
 
         began = self._now()
         sequences = batch(self.corpus, seed=config.seed, step=step - 1, size=config.batch, seq=config.seq)
-        loss, objective = self._backward(sequences.to(self.device))
+        sequences = sequences.to(self.device)
+        loss, objective = runtime.backward(self.model, sequences, config.accumulation, config.precision)
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip or math.inf))
         halfway = self._now()
         reason = self._diverged(step, loss, objective, norm)
@@ -278,19 +279,6 @@ class _Run:
             "evaluation_seconds": before["evaluation_seconds"] + self._now() - ended,
         }, reason
 
-    def _backward(self, sequences: Tensor) -> tuple[float, float]:
-        """Gradients of the mean over the batch; returns (cross-entropy, objective), nats/token."""
-        parts = sequences.chunk(self.plan.config.accumulation)
-        loss = objective = 0.0
-        for part in parts:
-            with self._autocast():
-                output: LossOutput = self.model.loss(part)
-                share = output.loss / len(parts)
-            share.backward()
-            loss += output.nll.item() / len(parts)
-            objective += share.item()
-        return loss, objective
-
     def _diverged(self, step: int, loss: float, objective: float, norm: float) -> str | None:
         for what, value in (("loss", loss), ("objective", objective), ("gradient norm", norm)):
             if not math.isfinite(value):
@@ -306,14 +294,9 @@ class _Run:
         """Mean cross-entropy over the validation windows, nats/token."""
         total = 0.0
         for part in self.validation:
-            with self._autocast():
+            with runtime.autocast(self.device, self.plan.config.precision):
                 total += self.model.loss(part.to(self.device)).nll.item() * len(part)
         return total / sum(map(len, self.validation))
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.plan.config.precision == "fp32":
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def _now(self) -> float:
         if self.device.type == "cuda":

@@ -72,10 +72,7 @@ class _Side:
         for _ in range(BLOCK):
             c = self.config
             sequences = batch(self.corpus, seed=c.seed, step=self.step, size=c.batch, seq=c.seq).to(self.device)
-            for part in sequences.chunk(c.accumulation):
-                with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=c.precision == "bf16"):
-                    loss = self.model.loss(part).loss / c.accumulation
-                loss.backward()
+            runtime.backward(self.model, sequences, c.accumulation, c.precision)
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.clip or math.inf)
             halfway = self._now()
             self.optimizer.step()
