@@ -160,9 +160,17 @@ class Rule:
         """The state of one weight of this shape, by name; torch's names where torch has the same thing."""
         raise NotImplementedError
 
-    def phase(self, t: int) -> str:
-        """The calendar: which branch of the text step t (1, 2, ...) takes. One compiled kernel per phase."""
+    def phase(self, t: int, turn: int = 0) -> str:
+        """The calendar: which branch of the text step t (1, 2, ...) takes. One compiled kernel per phase.
+
+        ``turn`` in [0, turns) is the piece's place in a calendar that is spread over steps.
+        """
         return ""
+
+    @property
+    def turns(self) -> int:
+        """Over how many steps the calendar's work is spread: pieces of different turns have different phases."""
+        return 1
 
     def corrections(self, t: int) -> dict[str, float]:
         """Numbers that depend on the step alone (bias corrections), computed once a step in double precision."""

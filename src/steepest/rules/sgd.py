@@ -54,7 +54,7 @@ class SGD(Rule):
     def slots(self, shape: tuple[int, ...]) -> dict[str, Slot]:
         return {"momentum_buffer": Slot(shape)} if self.momentum != 0 else {}
 
-    def phase(self, t: int) -> str:
+    def phase(self, t: int, turn: int = 0) -> str:
         return "first" if t == 1 else "later"
 
     def update(

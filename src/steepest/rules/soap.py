@@ -88,7 +88,7 @@ class SOAP(Rule):
                         slots[f"{kind}_{side}"] = Slot((*shape[:-2], size, size))
         return slots
 
-    def phase(self, t: int) -> str:
+    def phase(self, t: int, turn: int = 0) -> str:
         if t == 1:
             return "first"
         return "refresh" if (t - 1) % self.precondition_frequency == 0 else "keep"
