@@ -9,7 +9,7 @@ from torch import Tensor
 
 def ema(average: Tensor, x: Tensor, beta: Any) -> Tensor:
     """Exponential moving average: ``beta * average + (1 - beta) * x``."""
-    return beta * average + (1 - beta) * x
+    return (beta * average).add_((1 - beta) * x)
 
 
 def bias_corrections(betas: tuple[float, float], t: int) -> dict[str, float]:
@@ -24,5 +24,5 @@ def adam_direction(m: Tensor, v: Tensor, bias1: Any, root_bias2: Any, eps: Any, 
     ``hf``: root_bias2 / bias1 * m / (sqrt(v) + eps), the paper's "epsilon hat" (end of section 2).
     """
     if eps_form == "torch":
-        return m / (bias1 * (v.sqrt() / root_bias2 + eps))
-    return (root_bias2 / bias1) * m / (v.sqrt() + eps)
+        return m / v.sqrt().div_(root_bias2).add_(eps).mul_(bias1)
+    return ((root_bias2 / bias1) * m).div_(v.sqrt().add_(eps))

@@ -25,10 +25,9 @@ def eigenbasis(a: Tensor) -> Tensor:
 def refreshed(a: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
     """One power step on the basis q of a, both (..., n, n): the new basis, and the order put on old columns.
 
-    The columns are first sorted by their estimated eigenvalue diag(q^T a q), descending; what is kept along
-    them must be permuted by ``order`` (..., n) too. Then q <- orthonormal factor of QR(a q).
+    The columns are sorted by their estimated eigenvalue diag(q^T a q), descending, and q <- orthonormal factor of
+    QR(a q). What is kept along the old columns must be permuted by ``order`` (..., n) too.
     """
-    estimate = torch.einsum("...ij,...ij->...j", q, a @ q)
-    order = torch.argsort(estimate, dim=-1, descending=True, stable=True)
-    q = torch.take_along_dim(q, order.unsqueeze(-2), dim=-1)
-    return torch.linalg.qr(a @ q).Q, order
+    power = a @ q
+    order = torch.argsort((q * power).sum(dim=-2), dim=-1, descending=True, stable=True)
+    return torch.linalg.qr(torch.take_along_dim(power, order.unsqueeze(-2), dim=-1)).Q, order

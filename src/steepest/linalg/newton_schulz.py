@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from steepest.linalg.symmetric import symmetric_baddbmm
 
 KELLER = (3.4445, -4.7750, 2.0315)
 """Quintic coefficients of Jordan et al., "Muon" (2024): steep at 0, singular values end in [0.68, 1.13]."""
@@ -19,26 +22,37 @@ def orthogonalise(
     norm: str = "add",
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Push the singular values of each matrix in x (..., rows, cols) towards 1; the result has x's type.
+    """Push the singular values of each matrix in x (..., rows, cols) towards 1; the result has x's type and shape.
 
-    Each step is ``X <- aX + (bA + cA^2)X`` with ``A = XX^T``, on the side with fewer rows. x is first divided
+    Each step is ``X <- (aI + bA + cA^2)X`` with ``A = XX^T``, on the side with fewer rows. x is first divided
     by its Frobenius norm, with ``norm`` "add" by ``norm + eps`` (Keller Jordan's code), with "clamp" by
     ``max(norm, eps)`` (torch). A zero matrix stays zero. ``dtype`` is the type to work in.
+
+    Working memory: at most four copies of the stack in that type, and the result.
     """
     a, b, c = coefficients
     transposed = x.shape[-2] > x.shape[-1]
-    y = x.to(dtype or x.dtype)
-    y = y.mT if transposed else y
+    y = x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:]).to(dtype or x.dtype)
+    y = (y.mT if transposed else y).contiguous()
     size = torch.linalg.vector_norm(y, dim=(-2, -1), keepdim=True)
     y = y / (size + eps if norm == "add" else size.clamp(min=eps))
+    # Written into buffers: fresh memory for every product cost up to a fifth of its time on a CPU.
+    stack, n = y.shape[:2]
+    square, other = y.new_empty(stack, n, n), torch.empty_like(y)
+    polynomial = torch.empty_like(square)
+    diagonal = (stack, n), (n * n, n + 1)  # size and strides; torch.diagonal makes the compiler warn
     for _ in range(steps):
-        square = y @ y.mT
-        y = a * y + (b * square + c * (square @ square)) @ y
-    return (y.mT if transposed else y).to(x.dtype)
+        symmetric_baddbmm(square, y, y.mT, beta=0, out=square)
+        symmetric_baddbmm(square, square, square, beta=b, alpha=c, out=polynomial)
+        polynomial.as_strided(*diagonal).add_(a)
+        torch.bmm(polynomial, y, out=other)
+        y, other = other, y
+    return (y.mT if transposed else y).to(x.dtype).reshape(x.shape)
 
 
-AMX_PAYS = 256
-"""Smaller side from which the CPU's bfloat16 tiles outrun its float32 products (benchmarks/products.py)."""
+AMX_PAYS = 128
+"""Smaller side from which the CPU's bfloat16 tiles outrun its float32 products: four times in a stack, and a
+matrix alone no slower (benchmarks/products.py)."""
 
 # AMX alone: AVX-512's bf16 dot products do not outrun its float32 ones. Asked once, outside of traced code.
 _CPU_TILES = torch.cpu._is_amx_tile_supported()

@@ -93,7 +93,7 @@ class Muon(Rule):
         mu = self.momentum
         if self.average == "ema":
             m = ema(state["momentum_buffer"], g, mu)
-            u = (1 - mu) * g + mu * m if self.nesterov else m
+            u = ema(m, g, mu) if self.nesterov else m
         else:
             m = mu * state["momentum_buffer"] + g
             u = g + mu * m if self.nesterov else m
@@ -101,7 +101,7 @@ class Muon(Rule):
         u = orthogonalise(u, self.ns_steps, self.ns_coefficients, self.eps, self.norm, dtype)
         rows, cols = g.shape[-2:]
         scale = math.sqrt(max(1, rows / cols)) if self.scale == "spectral" else 0.2 * math.sqrt(max(rows, cols))
-        return scale * u, {"momentum_buffer": m}
+        return u.mul_(scale), {"momentum_buffer": m}
 
     @classmethod
     def of_trajectory(cls, hyperparameters: Mapping[str, Any], source: str, dtype: str) -> dict[str, Any]:

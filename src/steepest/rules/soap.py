@@ -10,6 +10,7 @@ from torch import Tensor
 from steepest.core.rule import DECAYS, Decay, Rule, Slot, Step, choice, number
 from steepest.linalg.adam import adam_direction, bias_corrections, ema
 from steepest.linalg.eigenbasis import eigenbasis, refreshed
+from steepest.linalg.symmetric import ema_of_gram
 
 SIDES = {"left": -2, "right": -1}
 """Rows have a left factor L = E[g g^T] with basis Q_left, columns a right one."""
@@ -103,9 +104,13 @@ class SOAP(Rule):
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
         beta1, beta2 = self.betas
         sides = [side for side in SIDES if f"Q_{side}" in state]
-        factors = {f"GG_{side}": self._factor(g, side, state[f"GG_{side}"]) for side in sides}
+        beta = beta2 if self.shampoo_beta is None else self.shampoo_beta
+        tall = {side: g if side == "left" else g.mT for side in sides}
         if step.phase == "first":
+            # Rounded alike by every engine: it decides what the basis of a null space is.
+            factors = {f"GG_{side}": (1 - beta) * (x @ x.mT) for side, x in tall.items()}
             return None, state | factors | {f"Q_{side}": eigenbasis(factors[f"GG_{side}"]) for side in sides}
+        factors = {f"GG_{side}": ema_of_gram(state[f"GG_{side}"], x, beta) for side, x in tall.items()}
         q = {side: state[f"Q_{side}"] for side in sides}
         projected = into(g, q)
         m = ema(state["exp_avg"], projected, beta1)
@@ -120,10 +125,6 @@ class SOAP(Rule):
                 v = torch.take_along_dim(v, order.unsqueeze(-1 if side == "left" else -2), dim=SIDES[side])
             m = into(m, q)
         return u, {"exp_avg": m, "exp_avg_sq": v, **factors, **{f"Q_{side}": q[side] for side in sides}}
-
-    def _factor(self, g: Tensor, side: str, average: Tensor) -> Tensor:
-        outer = g @ g.mT if side == "left" else g.mT @ g
-        return ema(average, outer, self.betas[1] if self.shampoo_beta is None else self.shampoo_beta)
 
     @classmethod
     def of_trajectory(cls, hyperparameters: Mapping[str, Any], source: str, dtype: str) -> dict[str, Any]:
