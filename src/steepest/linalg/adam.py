@@ -8,8 +8,20 @@ from torch import Tensor
 
 
 def ema(average: Tensor, x: Tensor, beta: Any) -> Tensor:
-    """Exponential moving average: ``beta * average + (1 - beta) * x``."""
-    return (beta * average).add_((1 - beta) * x)
+    """Exponential moving average: ``beta * average + (1 - beta) * x``.
+
+    In one pass, in torch's own form, where beta is a Python number; 0-d tensors come with a compiler, which fuses.
+    """
+    if isinstance(beta, Tensor):
+        return beta * average + (1 - beta) * x
+    return average.lerp(x, 1 - beta)
+
+
+def ema_of_square(average: Tensor, x: Tensor, beta: Any) -> Tensor:
+    """``beta * average + (1 - beta) * x^2``, likewise."""
+    if isinstance(beta, Tensor):
+        return beta * average + (1 - beta) * (x * x)
+    return (beta * average).addcmul_(x, x, value=1 - beta)
 
 
 def bias_corrections(betas: tuple[float, float], t: int) -> dict[str, float]:

@@ -30,4 +30,11 @@ def refreshed(a: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
     """
     power = a @ q
     order = torch.argsort((q * power).sum(dim=-2), dim=-1, descending=True, stable=True)
-    return torch.linalg.qr(torch.take_along_dim(power, order.unsqueeze(-2), dim=-1)).Q, order
+    # What torch.linalg.qr does, without the other factor.
+    return torch.linalg.householder_product(*torch.geqrf(reordered(power, order, -1))), order
+
+
+def reordered(x: Tensor, order: Tensor, dim: int) -> Tensor:
+    """x (..., m, n) with its rows (dim -2) or columns (-1) in this order (..., m or n)."""
+    index = order.unsqueeze(-1 if dim == -2 else -2)
+    return x.gather(dim, index.expand_as(x))

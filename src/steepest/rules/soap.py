@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from steepest.core.rule import DECAYS, Decay, Rule, Slot, Step, choice, number
-from steepest.linalg.adam import adam_direction, bias_corrections, ema
-from steepest.linalg.eigenbasis import eigenbasis, refreshed
+from steepest.linalg.adam import adam_direction, bias_corrections, ema, ema_of_square
+from steepest.linalg.eigenbasis import eigenbasis, refreshed, reordered
 from steepest.linalg.symmetric import ema_of_gram
 
 SIDES = {"left": -2, "right": -1}
@@ -114,7 +114,7 @@ class SOAP(Rule):
         q = {side: state[f"Q_{side}"] for side in sides}
         projected = into(g, q)
         m = ema(state["exp_avg"], projected, beta1)
-        v = ema(state["exp_avg_sq"], projected * projected, beta2)
+        v = ema_of_square(state["exp_avg_sq"], projected, beta2)
         u = out_of(adam_direction(m, v, step.bias1, step.root_bias2, self.eps, "hf"), q)
         if self.normalize_grads:
             u = u / (1e-30 + u.square().mean(dim=(-2, -1), keepdim=True).sqrt())
@@ -122,7 +122,7 @@ class SOAP(Rule):
             m = out_of(m, q)
             for side in sides:
                 q[side], order = refreshed(factors[f"GG_{side}"], q[side])
-                v = torch.take_along_dim(v, order.unsqueeze(-1 if side == "left" else -2), dim=SIDES[side])
+                v = reordered(v, order, SIDES[side])
             m = into(m, q)
         return u, {"exp_avg": m, "exp_avg_sq": v, **factors, **{f"Q_{side}": q[side] for side in sides}}
 
