@@ -28,7 +28,7 @@ def orthogonalise(
     by its Frobenius norm, with ``norm`` "add" by ``norm + eps`` (Keller Jordan's code), with "clamp" by
     ``max(norm, eps)`` (torch). A zero matrix stays zero. ``dtype`` is the type to work in.
 
-    Working memory: at most four copies of the stack in that type, and the result.
+    Working memory: at most four copies of the stack in that type, the result among them.
     """
     a, b, c = coefficients
     transposed = x.shape[-2] > x.shape[-1]

@@ -20,7 +20,7 @@ def symmetric_baddbmm(
     """``beta * c + alpha * a b`` of stacks (k, n, n), (k, n, m), (k, m, n), of which c and a b are symmetric.
 
     torch.baddbmm's arguments and result, to rounding. On a CPU panels of the lower triangle are multiplied and
-    mirrored. Low precision and a GPU have units that want whole products, and a compiler fuses the mirroring badly.
+    mirrored. Units for low precision, and those of a GPU, want whole products; a compiler fuses no mirroring.
     """
     out = torch.empty_like(c) if out is None else out
     n = c.shape[-1]

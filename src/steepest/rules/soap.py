@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from steepest.core.rule import DECAYS, Decay, Rule, Slot, Step, choice, number
@@ -77,6 +76,7 @@ class SOAP(Rule):
     max_precond_dim: int = choice(10000, "largest dimension that gets a basis", low=0)
     precondition_1d: bool = choice(False, "vectors get a basis too", options=(False, True))
     normalize_grads: bool = choice(False, "each update is brought to RMS 1", options=(False, True))
+    spread: bool = choice(False, "refreshes of different matrices fall on different steps", options=(False, True))
     correct_bias: bool = choice(True, "Adam's bias corrections", options=(False, True))
 
     def slots(self, shape: tuple[int, ...]) -> dict[str, Slot]:
@@ -92,7 +92,11 @@ class SOAP(Rule):
     def phase(self, t: int, turn: int = 0) -> str:
         if t == 1:
             return "first"
-        return "refresh" if (t - 1) % self.precondition_frequency == 0 else "keep"
+        return "refresh" if (t - 1 + turn) % self.precondition_frequency == 0 else "keep"
+
+    @property
+    def turns(self) -> int:
+        return self.precondition_frequency if self.spread else 1
 
     def corrections(self, t: int) -> dict[str, float]:
         if not self.correct_bias or t == 1:
@@ -105,12 +109,12 @@ class SOAP(Rule):
         beta1, beta2 = self.betas
         sides = [side for side in SIDES if f"Q_{side}" in state]
         beta = beta2 if self.shampoo_beta is None else self.shampoo_beta
-        tall = {side: g if side == "left" else g.mT for side in sides}
+        seen = {side: g if side == "left" else g.mT for side in sides}
         if step.phase == "first":
             # Rounded alike by every engine: it decides what the basis of a null space is.
-            factors = {f"GG_{side}": (1 - beta) * (x @ x.mT) for side, x in tall.items()}
+            factors = {f"GG_{side}": (1 - beta) * (x @ x.mT) for side, x in seen.items()}
             return None, state | factors | {f"Q_{side}": eigenbasis(factors[f"GG_{side}"]) for side in sides}
-        factors = {f"GG_{side}": ema_of_gram(state[f"GG_{side}"], x, beta) for side, x in tall.items()}
+        factors = {f"GG_{side}": ema_of_gram(state[f"GG_{side}"], x, beta) for side, x in seen.items()}
         q = {side: state[f"Q_{side}"] for side in sides}
         projected = into(g, q)
         m = ema(state["exp_avg"], projected, beta1)
