@@ -79,7 +79,7 @@ def test_every_rule_declares_what_a_reader_needs(name: str) -> None:
 def test_info_tells_torch_compiler_engines_and_extras(capsys: pytest.CaptureFixture[str]) -> None:
     told = json.loads(output(capsys, "info", "--json"))
     assert told["torch"] == torch.__version__
-    assert set(told["engines"]) == {"loop", "batched", "compiled"}
+    assert set(told["engines"]) == {"loop", "batched", "compiled", "auto"}
     assert set(told["extras"]) == {"lab", "mirrors"}
     assert "engine compiled" in output(capsys, "info")
 

@@ -8,7 +8,7 @@ from cases import needs_compiler
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from steepest.linalg.adam import ema, ema_of_square
+from steepest.linalg.adam import ema_in_one_pass, ema_of_square
 from steepest.linalg.eigenbasis import eigenbasis, refreshed, reordered
 from steepest.linalg.newton_schulz import KELLER, orthogonalise
 from steepest.linalg.symmetric import PANEL, ema_of_gram, symmetric_baddbmm
@@ -124,7 +124,7 @@ def test_averages_take_numbers_and_tensors_alike(n: int) -> None:
             for number in (beta, as_tensor):
                 torch.testing.assert_close(ema_of_gram(average, side, number), expected)
         for number in (beta, as_tensor):
-            torch.testing.assert_close(ema(average, before[0] * 2, number), average * (2 - beta))
+            torch.testing.assert_close(ema_in_one_pass(average, before[0] * 2, number), average * (2 - beta))
             expected = beta * average + (1 - beta) * average**2
             torch.testing.assert_close(ema_of_square(average, average, number), expected)
         assert torch.equal(average, before[0]) and torch.equal(x, before[1])
@@ -177,7 +177,12 @@ def test_every_form_compiles_whole_with_numbers_as_tensors() -> None:
 
     def all_of(x: Tensor, a: Tensor, q: Tensor, beta: Tensor) -> tuple[Tensor, ...]:
         average = ema_of_gram(a, x, beta)
-        return ema(a, average, beta), ema_of_square(a, average, beta), *refreshed(average, q), orthogonalise(x)
+        return (
+            ema_in_one_pass(a, average, beta),
+            ema_of_square(a, average, beta),
+            *refreshed(average, q),
+            orthogonalise(x),
+        )
 
     n = PANEL + 2
     x, a = random(2, n, 9), gram(2, n, 2 * n)

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from steepest.arrangement import Arrangement, is_dtensor, local
 from steepest.core.errors import BadInput, RoutingError, UnknownName, UnsupportedTensor
-from steepest.core.job import Job, Piece
 from steepest.core.layout import Layout
 from steepest.core.naming import HIDDEN, Family, Named, named_of
 from steepest.core.rule import Rule, defaults, hyperparameters, working_dtype
@@ -45,6 +45,8 @@ class Optimizer(torch.optim.Optimizer):
     """
 
     rule: ClassVar[type[Rule]]
+    _arranged: dict[int, Arrangement]
+    _held: list[int]
 
     def __init__(
         self,
@@ -77,6 +79,7 @@ class Optimizer(torch.optim.Optimizer):
         self._layout: dict[Tensor, Layout] = {}
         self._routes: dict[Tensor, list[Route]] = {}
         self._modules: dict[Tensor, Named] = {}
+        self._forget()
         if isinstance(params, nn.Module):
             found = named_of(params)
             self._modules = {n.parameter: n for n in found}
@@ -166,53 +169,45 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        run = engine_of(self._engine)
-        for group in self.param_groups:
+        if (held := self._held_state()) != self._held:
+            self._arranged.clear()  # somebody put other tensors into the state
+        for index, group in enumerate(self.param_groups):
             rule = self.rule_of(group)
-            jobs: dict[int, Job] = {}
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                if p.grad.layout != torch.strided:
+            if members := [p for p in group["params"] if p.grad is not None]:
+                self._arrangement(index, rule, members).step(rule, group["peak_lr"])
+        if held != self._held:
+            self._held = self._held_state()
+        return loss
+
+    def _held_state(self) -> list[int]:
+        """Which tensors are the state; they cannot be freed and their numbers used again while it is arranged."""
+        return [id(t) for state in self.state.values() for t in state.values()]
+
+    def _arrangement(self, index: int, rule: Rule, members: list[Tensor]) -> Arrangement:
+        found = self._arranged.get(index)
+        if found is None or not found.fits(rule, members):
+            for p in members:
+                if p.grad is not None and p.grad.layout != torch.strided:
                     raise UnsupportedTensor(
                         f"{rule.name()}: the gradient of {self._label(p)} is sparse: "
                         "build its Embedding with sparse=False"
                     )
                 if not self.state[p]:
                     self._allocate(p, rule)
-                self.state[p]["step"] += 1
-                t = int(self.state[p]["step"])
-                if t not in jobs:
-                    jobs[t] = Job(rule, t, group["peak_lr"])
-                jobs[t].pieces.extend(self._pieces(p, rule))
-            for job in jobs.values():
-                run(job)
-        return loss
+            found = Arrangement(
+                engine_of(self._engine), rule, members, self.state, self._layout, self._first_pieces()
+            )
+            self._arranged[index] = found
+            self._held = []
+        return found
 
-    def _pieces(self, p: Tensor, rule: Rule) -> Iterable[Piece]:
-        state = {name: tensor for name, tensor in self.state[p].items() if name != "step"}
-        grad, weight = p.grad, p.detach()
-        assert grad is not None
-        if is_dtensor(p):
-            grad, weight = local(grad), local(weight)
-            state = {name: local(tensor) for name, tensor in state.items()}
-        if weight.numel() == 0:
-            return
-        if rule.scope != "matrix":
-            yield Piece(grad, weight, state)
-            return
-        grads = self._layout[p].parts(grad)
-        for part, w in self._layout[p].parts(weight).items():
-            own = {
-                name.removesuffix(f".{part}"): t
-                for name, t in state.items()
-                if not part or name.endswith(f".{part}")
-            }
-            if w.ndim < 2:  # a matrix rule sees a vector as one row
-                own = {name: t.view(1, -1) if t.ndim < 2 else t for name, t in own.items()}
-                yield Piece(grads[part].reshape(1, -1), w.view(1, -1), own)
-            else:
-                yield Piece(grads[part], w, own)
+    def _first_pieces(self) -> dict[Tensor, int]:
+        """The index of each weight's first piece among all pieces of its rule."""
+        firsts, counts = {}, dict.fromkeys(self._rules, 0)
+        for p, routes in self._routes.items():
+            firsts[p] = counts[routes[0].rule]
+            counts[routes[0].rule] += len(routes)
+        return firsts
 
     def _allocate(self, p: Tensor, rule: Rule) -> None:
         """All state of a weight, from the start: a checkpoint has the same keys before the first step as after."""
@@ -233,8 +228,14 @@ class Optimizer(torch.optim.Optimizer):
     # -- checkpoints -------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """torch's layout: state under flat keys, tensors only, and lr a float even where it is a tensor here."""
+        """torch's layout: state under flat keys, tensors only, and lr a float even where it is a tensor here.
+
+        A tensor that is part of a joint one is copied, so that one saved alone does not write its neighbours too.
+        """
         packed: dict[str, Any] = super().state_dict()
+        packed["state"] = {
+            key: {name: owned(tensor) for name, tensor in state.items()} for key, state in packed["state"].items()
+        }
         for group in packed["param_groups"]:
             for key in ("lr", "peak_lr"):
                 group[key] = float(group[key])
@@ -323,14 +324,19 @@ class Optimizer(torch.optim.Optimizer):
         )
         return {**super().__getstate__(), **{name: self.__dict__[name] for name in own}}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._forget()
 
-def is_dtensor(tensor: Tensor) -> bool:
-    return hasattr(tensor, "to_local")
+    def _forget(self) -> None:
+        self._arranged = {}
+        self._held = []
 
 
-def local(tensor: Tensor) -> Tensor:
-    """The part of a DTensor that lies here; any other tensor as it is."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+def owned(tensor: Tensor) -> Tensor:
+    """The tensor itself, or a copy if it shares its memory with others."""
+    alone = is_dtensor(tensor) or tensor.untyped_storage().nbytes() == tensor.nbytes
+    return tensor if alone else tensor.clone()
 
 
 def merged(*hyper: Mapping[str, Any]) -> dict[str, Any]:

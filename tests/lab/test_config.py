@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from steepest.core.errors import BadInput, SteepestError, UnknownName
-from steepest.engines import DEFAULT
 from steepest.lab import config as config_module
 from steepest.lab.config import (
     CheckpointConfig,
@@ -207,7 +206,6 @@ def test_the_identity_changes_with_what_determines_the_numbers(other: RunConfig)
     [
         replace(BASE, checkpoint=CheckpointConfig(1.0)),
         replace(BASE, device="meta"),
-        replace(BASE, engine=DEFAULT),
         replace(BASE, corpus=CorpusConfig("elsewhere")),
         replace(BASE, model=ModelChoice("20k", {"layers": 3, "ffn": 128})),
         replace(BASE, tokens=None, ratio=20_480 / 20 / non_embedding(MODELS["50k"])),
@@ -217,7 +215,6 @@ def test_the_identity_changes_with_what_determines_the_numbers(other: RunConfig)
     ids=[
         "checkpoints",
         "device",
-        "the engine that auto is",
         "path",
         "preset spelled out",
         "ratio for tokens",

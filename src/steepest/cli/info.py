@@ -41,18 +41,16 @@ def gathered() -> dict[str, Any]:
     import torch
 
     from steepest import __version__
-    from steepest.engines import DEFAULT, ENGINES, why_not_compiled
+    from steepest.engines import ENGINES, why_not_compiled
+    from steepest.engines.native import why_not_native
     from steepest.linalg.newton_schulz import fast_dtype
 
     missing = why_not_compiled()
     devices = ["cpu"] + [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     large = torch.empty(1024, 1024, device="cuda" if torch.cuda.is_available() else "cpu")
-    engines = {
-        name: f"no: {missing}"
-        if name == "compiled" and missing
-        else "yes" + (", the default" if name == DEFAULT else "")
-        for name in ENGINES
-    }
+    engines = {name: f"no: {missing}" if name == "compiled" and missing else "yes" for name in ENGINES}
+    slow = why_not_native()
+    engines["auto"] = f"batched: {slow}" if slow else "native kernels for element rules, batched for others"
     extras = {}
     for extra, packages in EXTRAS.items():
         absent = [p for p in packages if importlib.util.find_spec(p) is None]

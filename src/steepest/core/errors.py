@@ -37,6 +37,10 @@ class MissingExtra(SteepestError):
         return cls(f"{what} needs {package}: pip install 'steepest[{extra}]'")
 
 
+class BuildFailed(SteepestError):
+    """No C++ compiler, or one that fails; the message holds its first complaint."""
+
+
 class CorruptFile(SteepestError):
     """A file that is damaged, truncated or not of this project; the message names it."""
 
@@ -47,3 +51,7 @@ class UnsupportedTensor(SteepestError, TypeError):
 
 class RoutingError(SteepestError, ValueError):
     """A weight whose layout a rule cannot read without a declaration."""
+
+
+class SlowEngine(UserWarning):
+    """Steps run slower than they could here; the message says what is missing. Results are the same."""

@@ -1,9 +1,10 @@
-"""What an optimizer hands to an engine: one rule at one moment, and the tensors that it moves."""
+"""What an optimizer hands to an engine: the pieces that stay together, and the moment of each step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -11,31 +12,53 @@ from torch import Tensor
 from steepest.core.rule import Rule
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)
 class Piece:
     """What a rule sees as one weight: a parameter, or a part of one (the q of a fused qkv).
 
     ``grad``, ``weight`` and the tensors of ``state`` are views of the real ones; for a matrix rule all have at
-    least two dimensions (a vector is one row).
+    least two dimensions (a vector is one row). ``grad`` is another tensor at each step, of the same type.
+    ``index`` counts the pieces of an optimizer: random draws and spread refreshes depend on it. A block of a
+    larger piece has its ``start`` there; several pieces joined to one are its ``members``.
     """
 
     grad: Tensor
     weight: Tensor
     state: dict[str, Tensor]
+    index: int = 0
+    start: int = 0
+    members: tuple[Piece, ...] = ()
 
 
 @dataclass(frozen=True)
-class Job:
-    """Pieces that one rule, with the same hyperparameters, moves at its step t.
+class Moment:
+    """One step of pieces that share it: the rule with the hyperparameters of now, and its step t.
 
-    ``peak_lr`` is the learning rate that the schedule's factor multiplies; only independent decay reads it.
+    ``turn`` is the pieces' share of a spread calendar, see :meth:`steepest.core.rule.Rule.phase`; ``peak_lr``
+    is the learning rate that the schedule's factor multiplies, which only independent decay reads.
     """
 
     rule: Rule
     t: int
     peak_lr: Any
-    pieces: list[Piece] = field(default_factory=list)
+    turn: int = 0
+
+    @cached_property
+    def phase(self) -> str:
+        return self.rule.phase(self.t, self.turn)
+
+    @cached_property
+    def corrections(self) -> dict[str, float]:
+        return self.rule.corrections(self.t)
 
 
-Engine = Callable[[Job], None]
-"""Runs a job: writes the new weights and state in place, and leaves the gradients as they are."""
+Run = Callable[[Moment], None]
+"""Runs a step: reads the pieces' gradients as they are now, and writes weights and state in place."""
+
+Engine = Callable[[Rule, list[Piece]], Run]
+"""Arranges pieces that will be moved together, once; what it returns is called at every step.
+
+An engine may put a piece's state elsewhere (``piece.state[name] = view of a joint buffer``); the optimizer then
+keeps that tensor. It reads ``piece.grad`` anew at every step; weight and state are the same memory until the
+optimizer arranges anew.
+"""

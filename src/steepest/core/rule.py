@@ -8,6 +8,7 @@ is the paper's box. Nothing here, and nothing in a rule, knows how the rule is r
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import math
 from collections.abc import Mapping
@@ -137,6 +138,9 @@ class Rule:
     recipe: ClassVar[Mapping[str, Any]] = {}
     """What a language-model race fixes unless told otherwise, with ``recipe_source`` saying where from."""
     recipe_source: ClassVar[str] = ""
+    draws: ClassVar[Mapping[str, Literal["uniform", "normal", "rademacher"]]] = {}
+    """Random tensors of the weight's shape that :meth:`update` reads as ``step.<name>``, see ``linalg/philox.py``.
+    A rule that has some declares ``seed: int = choice(0, "seed of the random draws", low=0)``."""
     companion: ClassVar[Mapping[str, Any] | None] = None
     """Hyperparameters of the AdamW that takes embeddings, head, norms and biases, for a rule that is meant
     for hidden matrices alone; None for a rule that takes every weight."""
@@ -212,6 +216,11 @@ def working_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def hyperparameters(rule: type[Rule]) -> dict[str, Hyper]:
     """The hyperparameters of a rule by name, in the order of its text."""
+    return _hyperparameters(rule)  # type: ignore[arg-type]
+
+
+@functools.cache
+def _hyperparameters(rule: Any) -> dict[str, Hyper]:
     return {f.name: f.metadata["hyper"] for f in dataclasses.fields(rule) if "hyper" in f.metadata}
 
 

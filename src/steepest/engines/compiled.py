@@ -1,8 +1,9 @@
-"""Compiled: the same text through torch.compile, updating weights and state in place.
+"""Compiled: the same text through a compiler, updating weights and state in place.
 
-Learning rate, bias corrections and every other number reach the kernel as 0-d tensors, so that a new value
-recompiles nothing. Element rules run on flattened pieces through one kernel with a dynamic length, all small
-ones joined; matrix rules on stacks of equal matrices, one kernel a shape.
+Element rules on a CPU become one native kernel for all pieces (engines/native). Everything else goes through
+torch.compile: learning rate, bias corrections and every other number reach the kernel as 0-d tensors, so that a
+new value recompiles nothing. On a GPU element rules run on flat pieces through one kernel with a dynamic length,
+small ones joined; other rules run on stacks of equal shapes, one kernel a shape.
 """
 
 from __future__ import annotations
@@ -10,59 +11,70 @@ from __future__ import annotations
 import dataclasses
 import types
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from steepest.core.job import Job, Piece
-from steepest.core.rule import Rule, Step, hyperparameters, with_tensors, working_dtype
-from steepest.engines.batched import SMALL, buckets, gathered, spread
-from steepest.engines.loop import one
-from steepest.engines.write import shrinkage, stepped
+from steepest.core.job import Moment, Piece, Run
+from steepest.core.rule import Rule, hyperparameters, with_tensors, working_dtype
+from steepest.engines.draws import draws_of
+from steepest.engines.native import Inexpressible, native
+from steepest.engines.units import CPU, GPU, on_cpu, units
+from steepest.engines.write import move, shrinkage, store, text_of
 
 
-def run(job: Job) -> None:
-    """Run the job bucket by bucket through compiled kernels, which are made at first use."""
-    rule, phase, corrections = job.rule, job.rule.phase(job.t), job.rule.corrections(job.t)
-    shrink = shrinkage(rule, job.peak_lr)
-    numbers = {name: as_tensors(value) for name, value in numbers_of(rule).items()}
-    scalars = {name: as_tensors(value) for name, value in corrections.items()}
-    for bucket, gather, scatter in buckets(job):
-        if rule.scope == "element" and sum(p.weight.numel() for p in bucket) < 2:
-            eager = Step(phase, corrections)  # a length of 1 would be a kernel of its own
-            for piece in bucket:
-                one(job, eager, shrink, piece)
-            continue
-        element, first = rule.scope == "element", bucket[0]
-        joined = len(bucket) > 1 or (
-            element and (first.weight.numel() <= SMALL or not first.weight.is_contiguous())
-        )
-        whole = gathered(bucket, gather) if joined else first
-        if element and not joined:
-            # The compiler sees that these are views, and of what: a second kernel beside the joined pieces'.
-            flat_state = {name: tensor.view(-1) for name, tensor in first.state.items()}
-            whole = Piece(first.grad.reshape(-1), first.weight.view(-1), flat_state)
-        shape = None if element else tuple(whole.weight.shape)
-        kernel_of(rule, phase, shape)(whole.grad, whole.weight, whole.state, numbers, scalars, as_tensors(shrink))
-        if joined:
-            spread(whole, bucket, scatter)
+def compiled(rule: Rule, pieces: list[Piece]) -> Run:
+    """Run the pieces through compiled kernels, which are made at first use.
+
+    Raises: BuildFailed where the machine's compiler makes no native kernel.
+    """
+    if rule.scope == "element" and on_cpu(pieces):
+        try:
+            return native(rule, pieces)
+        except Inexpressible:
+            pass  # torch.compile knows more than pointwise arithmetic
+    return inductor(rule, pieces)
+
+
+def inductor(rule: Rule, pieces: list[Piece]) -> Run:
+    """Run the pieces unit by unit through torch.compile."""
+    sizes = replace(CPU, bucket=GPU.bucket, block=GPU.block) if on_cpu(pieces) else GPU
+    arranged = units(rule, pieces, sizes)
+
+    def run(moment: Moment) -> None:
+        rule = moment.rule
+        numbers = {name: as_tensors(value) for name, value in numbers_of(rule).items()}
+        corrections = {name: as_tensors(value) for name, value in moment.corrections.items()}
+        shrink = as_tensors(shrinkage(rule, moment.peak_lr))
+        for unit in arranged:
+            for piece in unit():
+                if piece.weight.numel() < 2:
+                    move(moment, piece)  # not worth a kernel of its own
+                    continue
+                shape = None if rule.scope == "element" else tuple(piece.weight.shape)
+                kernel = kernel_of(rule, moment.phase, shape, bool(piece.members))
+                draws = draws_of(moment, piece)
+                kernel(piece.grad, piece.weight, piece.state, numbers, corrections, shrink, draws)
+
+    return run
 
 
 Kernel = Callable[..., None]
 KERNELS: dict[tuple[Any, ...], Kernel] = {}
-"""One kernel for a rule, the Python values that decide its text, a phase, and (matrix rules) a shape."""
+"""One kernel for a rule, the values that decide its text, a phase, and (other than element rules) a shape."""
 
 
-def kernel_of(rule: Rule, phase: str, shape: tuple[int, ...] | None) -> Kernel:
+def kernel_of(rule: Rule, phase: str, shape: tuple[int, ...] | None, joined: bool) -> Kernel:
     """The kernel for this rule and moment, made at first use."""
-    key = (type(rule), _structure(rule), phase, shape)
+    key = (type(rule), _structure(rule), phase, shape, joined)
     if key not in KERNELS:
-        KERNELS[key] = _compiled(rule, phase, shape)
+        KERNELS[key] = _compiled(rule, phase, shape, joined)
     return KERNELS[key]
 
 
-def _compiled(prototype: Rule, phase: str, shape: tuple[int, ...] | None) -> Kernel:
+def _compiled(prototype: Rule, phase: str, shape: tuple[int, ...] | None, joined: bool) -> Kernel:
     def kernel(
         grad: Tensor,
         weight: Tensor,
@@ -70,13 +82,12 @@ def _compiled(prototype: Rule, phase: str, shape: tuple[int, ...] | None) -> Ker
         numbers: dict[str, Any],
         corrections: dict[str, Any],
         shrink: Any,
+        draws: dict[str, Tensor],
     ) -> None:
         working = working_dtype(weight.dtype)
-        bound, step = with_tensors(prototype, numbers), Step(phase, corrections)
-        w, new = stepped(bound, step, shrink, grad.to(working), weight.to(working), state)
-        weight.copy_(w)
-        for name, tensor in state.items():
-            tensor.copy_(new[name])
+        text = text_of(with_tensors(prototype, numbers), phase, corrections, shrink, joined)
+        start = weight.to(working)
+        store(weight, start, state, *text(grad.to(working), start, state, draws))
 
     # torch.compile counts recompilations by code object; a copy for each kernel keeps one rule's shapes
     # and phases from using up another's allowance, after which all would silently run uncompiled.

@@ -2,11 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from steepest.core.rule import Rule, Step
+from steepest.core.job import Moment, Piece
+from steepest.core.rule import Rule, Step, working_dtype
+from steepest.engines.draws import draws_of
+
+
+def move(moment: Moment, piece: Piece) -> None:
+    """Run the rule on one piece and store what it returns, rounded to the types of weight and state."""
+    working = working_dtype(piece.weight.dtype)
+    start = piece.weight.to(working)
+    shrink = shrinkage(moment.rule, moment.peak_lr)
+    text = text_of(moment.rule, moment.phase, moment.corrections, shrink, bool(piece.members))
+    results = text(piece.grad.to(working), start, piece.state, draws_of(moment, piece))
+    store(piece.weight, start, piece.state, *results)
+
+
+Text = Callable[[Tensor, Tensor, dict[str, Tensor], dict[str, Tensor]], tuple[Tensor, dict[str, Tensor]]]
+
+
+def text_of(rule: Rule, phase: str, corrections: Mapping[str, Any], shrink: Any, joined: bool) -> Text:
+    """:func:`stepped` of gradient, weight, state and random draws; mapped over joined pieces where the rule
+    itself must see each tensor alone."""
+
+    def text(
+        g: Tensor, w: Tensor, state: dict[str, Tensor], draws: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        return stepped(rule, Step(phase, {**corrections, **draws}), shrink, g, w, state)
+
+    mapped: Text = torch.func.vmap(text) if rule.scope == "tensor" and joined else text
+    return mapped
+
+
+def store(
+    weight: Tensor, start: Tensor, state: Mapping[str, Tensor], w: Tensor, new: Mapping[str, Tensor]
+) -> None:
+    """Write results in place. What a rule hands from one slot to another is read before either is written."""
+    old = (start, *state.values())
+
+    def kept(result: Tensor) -> Tensor:
+        return result.clone() if any(result is tensor for tensor in old) else result
+
+    changed = {name: kept(new[name]) for name, tensor in state.items() if new[name] is not tensor}
+    weight.copy_(w if w is start else kept(w))
+    for name, tensor in changed.items():
+        state[name].copy_(tensor)
 
 
 def shrinkage(rule: Rule, peak_lr: Any) -> Any:

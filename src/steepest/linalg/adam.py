@@ -10,15 +10,24 @@ from torch import Tensor
 def ema(average: Tensor, x: Tensor, beta: Any) -> Tensor:
     """Exponential moving average: ``beta * average + (1 - beta) * x``.
 
-    In one pass, in torch's own form, where beta is a Python number; 0-d tensors come with a compiler, which fuses.
+    Element rules use this form, each operation of which rounds alike wherever a tensor is cut; torch's lerp does
+    not, because its vectors use fused multiply-add and its remainders do not.
+    """
+    return beta * average + (1 - beta) * x
+
+
+def ema_in_one_pass(average: Tensor, x: Tensor, beta: Any) -> Tensor:
+    """The same to rounding, for rules whose pieces are never cut and that no kernel fuses.
+
+    0-d tensors come with a compiler, which fuses.
     """
     if isinstance(beta, Tensor):
-        return beta * average + (1 - beta) * x
+        return ema(average, x, beta)
     return average.lerp(x, 1 - beta)
 
 
 def ema_of_square(average: Tensor, x: Tensor, beta: Any) -> Tensor:
-    """``beta * average + (1 - beta) * x^2``, likewise."""
+    """``beta * average + (1 - beta) * x^2``, likewise in one pass less."""
     if isinstance(beta, Tensor):
         return beta * average + (1 - beta) * (x * x)
     return (beta * average).addcmul_(x, x, value=1 - beta)
@@ -36,5 +45,5 @@ def adam_direction(m: Tensor, v: Tensor, bias1: Any, root_bias2: Any, eps: Any, 
     ``hf``: root_bias2 / bias1 * m / (sqrt(v) + eps), the paper's "epsilon hat" (end of section 2).
     """
     if eps_form == "torch":
-        return m / v.sqrt().div_(root_bias2).add_(eps).mul_(bias1)
-    return ((root_bias2 / bias1) * m).div_(v.sqrt().add_(eps))
+        return m / (bias1 * (v.sqrt() / root_bias2 + eps))
+    return (root_bias2 / bias1) * m / (v.sqrt() + eps)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steepest.core.errors import BadInput
 from steepest.core.rule import DECAYS, Decay, Rule, Slot, Step, choice, number
-from steepest.linalg.adam import ema
+from steepest.linalg.adam import ema_in_one_pass
 from steepest.linalg.newton_schulz import KELLER, fast_dtype, orthogonalise
 
 
@@ -93,8 +93,8 @@ class Muon(Rule):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         mu = self.momentum
         if self.average == "ema":
-            m = ema(state["momentum_buffer"], g, mu)
-            u = ema(m, g, mu) if self.nesterov else m
+            m = ema_in_one_pass(state["momentum_buffer"], g, mu)
+            u = ema_in_one_pass(m, g, mu) if self.nesterov else m
         else:
             m = mu * state["momentum_buffer"] + g
             u = g + mu * m if self.nesterov else m

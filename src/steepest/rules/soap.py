@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from steepest.core.rule import DECAYS, Decay, Rule, Slot, Step, choice, number
-from steepest.linalg.adam import adam_direction, bias_corrections, ema, ema_of_square
+from steepest.linalg.adam import adam_direction, bias_corrections, ema_in_one_pass, ema_of_square
 from steepest.linalg.eigenbasis import eigenbasis, refreshed, reordered
 from steepest.linalg.symmetric import ema_of_gram
 
@@ -117,7 +117,7 @@ class SOAP(Rule):
         factors = {f"GG_{side}": ema_of_gram(state[f"GG_{side}"], x, beta) for side, x in seen.items()}
         q = {side: state[f"Q_{side}"] for side in sides}
         projected = into(g, q)
-        m = ema(state["exp_avg"], projected, beta1)
+        m = ema_in_one_pass(state["exp_avg"], projected, beta1)
         v = ema_of_square(state["exp_avg_sq"], projected, beta2)
         u = out_of(adam_direction(m, v, step.bias1, step.root_bias2, self.eps, "hf"), q)
         if self.normalize_grads:

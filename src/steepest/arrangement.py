@@ -1,0 +1,160 @@
+"""The weights of a group that have gradients, as the pieces that an engine runs, kept from step to step.
+
+Making pieces and buckets anew at every step costs a small model more than the update itself, so an arrangement
+lasts until what it was made of changes: :meth:`Arrangement.fits` tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steepest.core.job import Engine, Moment, Piece, Run
+from steepest.core.layout import Layout
+from steepest.core.rule import Rule
+
+State = dict[str, Tensor]
+Cut = Callable[[Tensor], list[Tensor]]
+
+
+class Arrangement:
+    """Members of one group with their pieces, joint step counts, and an engine's runs over them.
+
+    Args: the group's rule, its weights that have a gradient, their state, layouts and the index of each one's
+    first piece. The tensors in ``state`` are replaced by views of joint ones where the engine joins them.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        rule: Rule,
+        members: list[Tensor],
+        state: Mapping[Tensor, State],
+        layouts: Mapping[Tensor, Layout],
+        indices: Mapping[Tensor, int],
+    ) -> None:
+        self.members, self.turns = members, rule.turns
+        self.facts = facts(members)
+        self.plain: list[tuple[Piece, Tensor]] = []
+        self.viewed: list[tuple[list[Piece], Cut, Tensor]] = []
+        self.steps = torch.stack([state[p]["step"].cpu() for p in members])
+        counts = self.steps.tolist()
+        self.ahead = [t - counts[0] for t in counts]
+        together: dict[tuple[int, int], list[Piece]] = {}
+        homes: list[tuple[Piece, dict[str, str], State]] = []
+        for i, p in enumerate(members):
+            state[p]["step"] = self.steps[i]
+            pieces = self._pieces(p, rule, state[p], layouts[p], homes)
+            for index, piece in enumerate(pieces, start=indices[p]):
+                piece.index = index
+                together.setdefault((i, index % self.turns), []).append(piece)
+        shared: dict[tuple[float, int], tuple[int, list[Piece]]] = {}
+        for (i, turn), pieces in together.items():
+            shared.setdefault((self.ahead[i], turn), (i, []))[1].extend(pieces)
+        self.runs: list[tuple[int, int, Run]] = [
+            (i, turn, engine(rule, pieces)) for (_, turn), (i, pieces) in shared.items()
+        ]
+        for piece, keys, home in homes:
+            for name, key in keys.items():
+                if piece.state[name] is not home[key]:
+                    home[key] = rehomed(piece.state[name], home[key])
+
+    def _pieces(
+        self,
+        p: Tensor,
+        rule: Rule,
+        state: State,
+        layout: Layout,
+        homes: list[tuple[Piece, dict[str, str], State]],
+    ) -> list[Piece]:
+        assert p.grad is not None
+        weight = local(p.detach())
+        if weight.numel() == 0:
+            return []
+        slots = [key for key in state if key != "step"]
+        if rule.scope != "matrix":
+            piece = Piece(local(p.grad), weight, {key: local(state[key]) for key in slots})
+            self.plain.append((piece, p))
+            homes.append((piece, {key: key for key in slots}, state))
+            return [piece]
+        pieces = []
+        for part, w in layout.parts(weight).items():
+            keys = {key.removesuffix(f".{part}"): key for key in slots if not part or key.endswith(f".{part}")}
+            own = {name: state[key] for name, key in keys.items()}
+            if w.ndim < 2:  # a matrix rule sees a vector as one row
+                w, own = w.view(1, -1), {n: t.view(1, -1) if t.ndim < 2 else t for n, t in own.items()}
+            pieces.append(Piece(w, w, own))
+            homes.append((pieces[-1], keys, state))
+
+        def views(grad: Tensor) -> list[Tensor]:
+            return [g if g.ndim > 1 else g.reshape(1, -1) for g in layout.parts(grad).values()]
+
+        for piece, grad in zip(pieces, views(p.grad), strict=True):
+            piece.grad = grad
+        self.viewed.append((pieces, views, p))
+        return pieces
+
+    def fits(self, rule: Rule, members: list[Tensor]) -> bool:
+        """Whether it was made of these members, which lie where they did, and their step counts move together."""
+        return (
+            len(members) == len(self.members)
+            and all(map(_same, members, self.members))
+            and rule.turns == self.turns
+            and facts(members) == self.facts
+            and self._as_far_apart()
+        )
+
+    def step(self, rule: Rule, peak_lr: Any) -> None:
+        """One step of every piece with its gradient of now."""
+        for piece, p in self.plain:
+            piece.grad = p.grad if type(p.grad) is Tensor else local(p.grad)
+        for pieces, views, p in self.viewed:
+            for piece, grad in zip(pieces, views(local(p.grad)), strict=True):
+                piece.grad = grad
+        counts = self.steps.add_(1).tolist()
+        for i, turn, run in self.runs:
+            run(Moment(rule, int(counts[i]), peak_lr, turn))
+
+    def _as_far_apart(self) -> bool:
+        """Whether nobody has set one member's step count and not another's."""
+        first, *_ = counts = self.steps.tolist()
+        return [t - first for t in counts] == self.ahead
+
+
+def _same(a: object, b: object) -> bool:
+    return a is b
+
+
+def facts(members: Iterable[Tensor]) -> list[Any]:
+    """Where each weight lies and the type of its gradient: what pieces and kernels were made for."""
+    found = []
+    for p in members:
+        grad = p.grad
+        assert grad is not None
+        here = p if type(p) is torch.nn.Parameter else local(p)
+        found.append((here.data_ptr(), here.dtype, grad.dtype, grad.layout))
+    return found
+
+
+def rehomed(part: Tensor, old: Tensor) -> Tensor:
+    """The part of a joint tensor as what it replaces: in its shape, and sharded if that was."""
+    if not is_dtensor(old):
+        return part.view(old.shape)
+    sharded: Any = old
+    made: Tensor = sharded.from_local(
+        part, sharded.device_mesh, sharded.placements, shape=old.shape, stride=old.stride()
+    )
+    return made
+
+
+def is_dtensor(tensor: Tensor) -> bool:
+    return hasattr(tensor, "to_local")
+
+
+def local(tensor: Tensor | None) -> Tensor:
+    """The part of a DTensor that lies here; any other tensor as it is."""
+    assert tensor is not None
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
