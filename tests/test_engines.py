@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from cases import same, walk, weights
 from torch import Tensor
 
 import steepest
-from steepest.core.rule import Rule, Slot, Step, number
+from steepest import engines
+from steepest.core.errors import SlowEngine
+from steepest.core.rule import Rule, Slot, Step, choice, number
 from steepest.engines import ENGINES, why_not_compiled
 from steepest.optimizer import Optimizer, face
 
@@ -79,6 +82,36 @@ class Halting(Rule):
         return (g if bool(g.isfinite().all()) else torch.zeros_like(g)), {}
 
 
+@dataclass(frozen=True)
+class Noisy(Rule):
+    """Stochastic gradient Langevin dynamics in its simplest form, and a coin per element."""
+
+    scope = "element"
+    draws: ClassVar = {"noise": "uniform", "coin": "rademacher"}
+    lr: float = number(0.1, "learning rate", grid=(0.1,))
+    seed: int = choice(0, "seed of the random draws", low=0)
+
+    def slots(self, shape: tuple[int, ...]) -> dict[str, Slot]:
+        return {}
+
+    def update(
+        self, g: Tensor, w: Tensor, step: Step, state: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        return g + step.coin * step.noise, {}
+
+
+@dataclass(frozen=True)
+class NoisyNorm(Noisy):
+    """The same on whole tensors, which are stacked and not joined."""
+
+    scope = "tensor"
+
+    def update(
+        self, g: Tensor, w: Tensor, step: Step, state: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        return g / (1 + g.norm()) + step.coin * step.noise, {}
+
+
 def walked(rule: type[Rule], engine: str, steps: int = 4) -> dict[str, torch.nn.Parameter]:
     named = weights()
     walk(face(rule)(list(named.items()), engine=engine), named, steps)
@@ -105,6 +138,86 @@ def test_a_slot_handed_to_another_is_read_before_it_is_written(rule: type[Rule],
 def test_a_rule_of_whole_tensors_gives_the_loops_result(engine: str) -> None:
     for name, w in walked(Normalised, "loop").items():
         torch.testing.assert_close(walked(Normalised, engine)[name], w, rtol=1e-12, atol=1e-14)
+
+
+def large() -> dict[str, torch.nn.Parameter]:
+    """Weights that are cut to blocks, joined, stacked, strided and alone."""
+    draw = torch.Generator().manual_seed(0)
+    shapes = {"cut": (300, 500), "strided": (400, 300), "a": (20, 30), "b": (20, 30), "c": (7,), "d": ()}
+    named = {n: torch.nn.Parameter(torch.randn(s, generator=draw)) for n, s in shapes.items()}
+    named["strided"] = torch.nn.Parameter(named["strided"].detach().t())
+    return named
+
+
+@ENGINE
+@pytest.mark.parametrize("rule", [Noisy, NoisyNorm], ids=lambda r: r.__name__)
+def test_random_draws_are_the_same_however_weights_are_cut_and_joined(rule: type[Rule], engine: str) -> None:
+    loop, other, reseeded = large(), large(), large()
+    walk(face(rule)(list(loop.items()), engine="loop"), loop, 2)
+    walk(face(rule)(list(other.items()), engine=engine), other, 2)
+    walk(face(rule)(list(reseeded.items()), engine=engine, seed=1), reseeded, 2)
+    for name, w in loop.items():
+        torch.testing.assert_close(other[name], w, rtol=1e-6, atol=1e-6)
+        assert not torch.allclose(reseeded[name], w, rtol=1e-6, atol=1e-6)
+    assert rule is not Noisy or same(loop, other)
+
+
+def test_two_weights_of_one_shape_get_different_draws_and_every_step_new_ones() -> None:
+    named = {n: torch.nn.Parameter(torch.zeros(50)) for n in ("a", "b")}
+    optimizer = face(Noisy)(list(named.items()), lr=1.0)
+    drawn = []
+    for _ in range(2):
+        before = {n: p.detach().clone() for n, p in named.items()}
+        for p in named.values():
+            p.grad = torch.zeros(50)
+        optimizer.step()
+        drawn += [before[n] - p.detach() for n, p in named.items()]
+    assert all(not torch.allclose(x, y) for i, x in enumerate(drawn) for y in drawn[:i])
+
+
+@ENGINE
+def test_spread_refreshes_give_the_loops_result_and_no_step_refreshes_all(engine: str) -> None:
+    def made(name: str) -> tuple[dict[str, torch.nn.Parameter], Optimizer]:
+        draw = torch.Generator().manual_seed(0)
+        named = {
+            f"h.{i}.attn.q.weight": torch.nn.Parameter(torch.randn(6, 6, generator=draw, dtype=torch.float64))
+            for i in range(7)
+        }
+        soap = steepest.SOAP(list(named.items()), precondition_frequency=3, spread=True, engine=name)
+        return named, soap
+
+    loop, reference = made("loop")
+    named, optimizer = made(engine)
+    walk(reference, loop, 1)
+    walk(optimizer, named, 1)
+    for t in range(1, 7):
+        bases = {n: optimizer.state[p]["Q_left"].clone() for n, p in named.items()}
+        walk(reference, loop, 1, start=t)
+        walk(optimizer, named, 1, start=t)
+        turned = [n for n, p in named.items() if not torch.equal(bases[n], optimizer.state[p]["Q_left"])]
+        assert 2 <= len(turned) <= 3
+    for name, w in loop.items():
+        torch.testing.assert_close(named[name], w, rtol=1e-8, atol=1e-10)
+
+
+def test_without_a_compiler_auto_says_once_what_is_missing_and_gives_the_same_result(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fast = weights()
+    walk(steepest.AdamW(list(fast.items())), fast, 2)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr(importlib.import_module("steepest.engines.native"), "KERNELS", {})
+    engines.say_slow.cache_clear()
+    slow = weights()
+    with pytest.warns(SlowEngine, match=r"CXX='no-such-compiler' is not found.* 2 to 4 times slower") as said:
+        walk(steepest.AdamW(list(slow.items())), slow, 1)
+        walk(steepest.Lion(list(weights().items())), weights(), 1)
+    assert len(said) == 1
+    engines.say_slow.cache_clear()
+    with pytest.warns(SlowEngine):
+        walk(steepest.AdamW(list((again := weights()).items())), again, 2)
+    for name, w in fast.items():
+        torch.testing.assert_close(again[name], w, rtol=1e-12, atol=1e-14)
 
 
 def test_equal_shapes_of_a_rule_of_whole_tensors_run_as_one() -> None:

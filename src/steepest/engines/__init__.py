@@ -12,7 +12,7 @@ from steepest.core.rule import Rule
 from steepest.engines.batched import batched
 from steepest.engines.compiled import compiled
 from steepest.engines.loop import loop
-from steepest.engines.native import Inexpressible, native
+from steepest.engines.native import Inexpressible, native, why_not_native
 from steepest.engines.units import on_cpu
 
 
@@ -43,6 +43,11 @@ def engine(name: str) -> Engine:
     if name == "compiled" and (missing := why_not_compiled()):
         raise BadInput(f"engine 'compiled' cannot run here: {missing}; use engine='batched'")
     return auto if name == "auto" else ENGINES[name]
+
+
+def settled(name: str) -> str:
+    """The engine that determines the numbers: without a compiler "auto" rounds as "batched" does."""
+    return "batched" if name == "auto" and why_not_native() else name
 
 
 @functools.cache

@@ -42,6 +42,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from steepest.core.errors import BadInput, UnknownName
+from steepest.engines import settled
 from steepest.lab import model as model_module
 from steepest.lab.corpus import CorpusConfig
 from steepest.lab.model import ModelConfig, non_embedding
@@ -302,7 +303,7 @@ def plan(config: RunConfig, corpus_manifest: Mapping[str, Any]) -> Plan:
         "steps": steps,
         "schedule": config.schedule.determines(steps),
         "evaluation": {"tokens": config.evaluation.tokens, "steps": sorted(evaluations)},
-        "engine": config.engine,
+        "engine": settled(config.engine),
     } | {name: getattr(config, name) for name in DETERMINING}
     made = Plan(config, contender, lr, model, steps, warmup, evaluations, determines)
     made.factor(1)  # an impossible schedule is refused before anything is written
