@@ -11,7 +11,7 @@ import importlib.util
 import pkgutil
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,15 +86,21 @@ class Contender:
         return values | {"companion": companions} if companions else values
 
     def build(
-        self, model: nn.Module, *, lr: float, engine: str = "auto", **overrides: Any
+        self,
+        model: nn.Module | Sequence[tuple[str, nn.Parameter]],
+        *,
+        lr: float,
+        engine: str = "auto",
+        **overrides: Any,
     ) -> torch.optim.Optimizer:
-        """The optimizer over this model's weights, the recipe applied, then the overrides."""
+        """The optimizer over the weights of a model or over named ones, the recipe applied, then the overrides."""
         values = self.hyperparameters(**overrides)
         if self.rule is not None:
             return self.kind(model, lr=lr, engine=engine, **values)  # type: ignore[arg-type, call-arg]
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        params = list(model.parameters()) if isinstance(model, nn.Module) else [p for _, p in model]
         try:
-            return self.kind(model.parameters(), lr=lr, **values)  # type: ignore[call-arg]
+            return self.kind(params, lr=lr, **values)  # type: ignore[call-arg]
         except (TypeError, ValueError) as error:
             raise BadInput(f"{self.name}: {error}") from error
 

@@ -17,6 +17,7 @@ VERBS = {
     "train": "train one model with one optimizer",
     "corpus": "build or inspect token shards from text",
     "verify": "replay recorded trajectories of the authors' code",
+    "bench": "time optimizer steps on your model's shapes against the machine's bound",
     "list": "the optimizers, one line each",
     "show": "one optimizer: pseudocode, hyperparameters, memory, paper, quirks",
     "info": "torch, compiler, devices, engines usable here",

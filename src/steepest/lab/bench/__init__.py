@@ -1,0 +1,1 @@
+"""Optimizer steps measured: shapes of real models, interleaved rounds, ratios to a bound and to peers."""

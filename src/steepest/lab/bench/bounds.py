@@ -1,0 +1,148 @@
+"""What a step of a rule must do at least: bytes to move, matrix products to multiply. Counted from the rule.
+
+Bytes: each gradient is read, each weight and each tensor of state is read and written, once, in its own type.
+Products: counted on the rule's own text, run without numbers (the meta device), averaged over its calendar.
+Newton-Schulz iterations count as their paper writes them, ``A = XX^T``, ``A^2`` and ``BX`` as full products,
+whatever a text or a kernel saves on symmetric ones: so the bound stays one and the same under every engine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from steepest.core.rule import Rule, Slot, Step, working_dtype
+from steepest.optimizer import Optimizer
+
+HORIZON = 1000
+"""Steps within which a calendar must repeat itself to be averaged over its period."""
+Types = tuple[str, ...]
+"""Names of the types that products may be worked in; the fastest of them on the machine counts."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One step: bytes to move, and floating-point operations of products by (side, types).
+
+    ``side`` is the smaller dimension of the matrices: the machine's rate depends on it.
+    """
+
+    bytes: float = 0.0
+    products: Mapping[tuple[int, Types], float] = field(default_factory=dict)
+
+    def seconds(self, stream: float, rates: Mapping[tuple[int, Types], float]) -> tuple[float, float]:
+        """Least time for the bytes, at ``stream`` bytes/s, and for the products, at ``rates`` operations/s by
+        side and types. A step takes at least the larger of the two."""
+        return self.bytes / stream, sum(flops / rates[key] for key, flops in self.products.items())
+
+    @property
+    def flops(self) -> float:
+        return sum(self.products.values())
+
+
+def work_of(optimizer: Optimizer, dtype: torch.dtype) -> Work:
+    """What one step of this optimizer must do, all weights being of this type; its tensors are not touched."""
+    rules = {group["rule"]: optimizer.rule_of(group) for group in optimizer.param_groups}
+    moved, products = 0.0, dict[tuple[int, Types], float]()
+    counted: dict[tuple[str, tuple[int, ...]], float] = {}
+    for route in optimizer.routing():
+        rule, shape = rules[route.rule], route.shape
+        moved += bytes_of(rule, shape, dtype)
+        if rule.scope == "element":
+            continue
+        if (route.rule, shape) not in counted:
+            counted[route.rule, shape] = flops_of(rule, shape, dtype)
+        if flops := counted[route.rule, shape]:
+            key = side_of(shape), types_of(rule, dtype)
+            products[key] = products.get(key, 0.0) + flops
+    return Work(moved, products)
+
+
+def bytes_of(rule: Rule, shape: tuple[int, ...], dtype: torch.dtype) -> int:
+    """Bytes that a step moves for one weight: gradient read, weight and slots read and written."""
+    slots = sum(math.prod(slot.shape) * _type(slot, dtype).itemsize for slot in rule.slots(shape).values())
+    return 3 * math.prod(shape) * dtype.itemsize + 2 * slots
+
+
+def flops_of(rule: Rule, shape: tuple[int, ...], dtype: torch.dtype) -> float:
+    """Operations of matrix products in a step on one weight, averaged over the rule's calendar."""
+    seen = matrix_shape(shape)
+    if hasattr(rule, "ns_steps"):
+        return newton_schulz_flops(seen, rule.ns_steps)
+    phases = period(rule)
+    each = {
+        phase: _counted(rule, phase, t, seen, shape, dtype) for t, phase in {p: (t, p) for t, p in phases}.values()
+    }
+    return sum(each[phase] for _, phase in phases) / len(phases)
+
+
+def newton_schulz_flops(shape: tuple[int, ...], steps: int) -> float:
+    """``steps`` times ``A = XX^T``, ``A^2`` and ``BX`` on the side with fewer rows; a multiply-add is 2."""
+    rows, cols = sorted(shape[-2:])
+    return float(math.prod(shape[:-2]) * steps * (4 * rows * rows * cols + 2 * rows**3))
+
+
+def qr_flops(shape: tuple[int, ...]) -> int:
+    """Householder's QR with Q made explicit (Golub & Van Loan, Matrix Computations, 5.2): twice 2n^2(m - n/3)."""
+    *batch, rows, cols = shape
+    return round(math.prod(batch) * 4 * cols * cols * (rows - cols / 3))
+
+
+def period(rule: Rule) -> list[tuple[int, str]]:
+    """Steps and phases of one turn of the rule's calendar, its first steps left out; of a calendar that does not
+    repeat within ``HORIZON`` steps, these."""
+    start = HORIZON + 1
+    phases = [rule.phase(t) for t in range(start, start + HORIZON)]
+    length = next(n for n in range(1, HORIZON + 1) if phases[n:] == phases[:-n])
+    return [(start + n, phases[n]) for n in range(length)]
+
+
+def matrix_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """What a rule sees of a weight: a vector is one row, filters are (out, rest), three dimensions a stack."""
+    if len(shape) < 2:
+        return (1, math.prod(shape))
+    return (shape[0], math.prod(shape[1:])) if len(shape) > 3 else shape
+
+
+def side_of(shape: tuple[int, ...]) -> int:
+    return min(matrix_shape(shape)[-2:])
+
+
+def types_of(rule: Rule, dtype: torch.dtype) -> Types:
+    """The types in which the rule may multiply: the working type, or what its option for it says."""
+    working = _name(working_dtype(dtype))
+    chosen = getattr(rule, "ns_dtype", working)
+    return (working, "bfloat16") if chosen == "auto" else (chosen,)
+
+
+def _counted(
+    rule: Rule, phase: str, t: int, seen: tuple[int, ...], shape: tuple[int, ...], dtype: torch.dtype
+) -> float:
+    def made(like: tuple[int, ...], kind: torch.dtype) -> torch.Tensor:
+        return torch.empty(like if len(like) > 1 else (1, *like), dtype=kind, device="meta")
+
+    working = working_dtype(dtype)
+    state = {name: made(slot.shape, _type(slot, dtype)) for name, slot in rule.slots(shape).items()}
+    draws = {name: made(seen, working) for name in getattr(rule, "draws", {})}
+    step = Step(phase, {**rule.corrections(t), **draws})
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.linalg_qr: _qr})
+    with torch.no_grad(), counter:
+        rule.update(made(seen, working), made(seen, working), step, state)
+    return float(counter.get_total_flops())
+
+
+def _qr(shape: Any, *_: Any, **__: Any) -> int:
+    return qr_flops(tuple(shape))
+
+
+def _type(slot: Slot, dtype: torch.dtype) -> torch.dtype:
+    return slot.dtype or working_dtype(dtype)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,184 @@
+"""Optimizers made ready to be timed: ours under each engine, foreign classes, peers of the same rule."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from steepest.core.errors import BadInput, RoutingError
+from steepest.core.rule import hyperparameters
+from steepest.lab.bench.bounds import Types, Work, period, work_of
+from steepest.lab.bench.peers import PEERS, Peer, absent, fused, present
+from steepest.lab.bench.shapes import Shapes
+from steepest.lab.bench.timing import Block, extra_bytes, once, timed
+from steepest.optimizer import Optimizer
+from steepest.registry import Contender, resolve
+
+LR = 1e-6
+"""So small that the weights, which all entries move together, stay where they were."""
+REFERENCE = "torch AdamW fused"
+FEWEST = 3
+"""Steps in a block of an optimizer whose steps are all alike."""
+MOST = 100
+"""Steps in a block at most: a longer calendar is not averaged over."""
+Weights = list[tuple[str, nn.Parameter]]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is to be timed, before it has any memory.
+
+    ``work`` is None for a class whose rule is not known: it is counted when the optimizer stands. ``steps``: of
+    a block, a whole turn of the calendar.
+    """
+
+    name: str
+    spec: str
+    engine: str
+    build: Callable[[Weights], list[torch.optim.Optimizer]]
+    work: Work | None
+    steps: int
+    state: float
+
+
+class Entry:
+    """A candidate with weights, gradients and state. Weights and gradients are the same memory for all entries,
+    unless one writes into its gradients."""
+
+    def __init__(self, candidate: Candidate, weights: Weights, device: torch.device) -> None:
+        self.candidate, self.device = candidate, device
+        own: Weights = [(name, nn.Parameter(p.detach())) for name, p in weights]
+        self.pairs: list[tuple[nn.Parameter, Tensor]] = []
+        for (_, parameter), (_, shared) in zip(own, weights, strict=True):
+            assert shared.grad is not None
+            parameter.grad = shared.grad
+            self.pairs.append((parameter, shared.grad))
+        versions = [grad._version for _, grad in self.pairs]
+        self.optimizers = candidate.build(own)
+        self.first_step = once(self.step, device)
+        self.refill = any(parameter.grad is None for parameter, _ in self.pairs)
+        if versions != [grad._version for _, grad in self.pairs]:
+            self.pairs = [(parameter, grad.clone()) for parameter, grad in self.pairs]
+            self.refill = True
+        self.work = self._counted() if candidate.work is None else candidate.work
+        self.block()
+        self.extra = extra_bytes(self.block, device)
+
+    def step(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+    def block(self) -> Block:
+        """As many steps as a block has, timed."""
+        return timed(self._refilled if self.refill else self.step, self.candidate.steps, self.device)
+
+    def _refilled(self) -> None:
+        for parameter, grad in self.pairs:
+            parameter.grad = grad
+        self.step()
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of all tensors of state."""
+        return sum(
+            tensor.numel() * tensor.element_size()
+            for optimizer in self.optimizers
+            for state in optimizer.state.values()
+            for tensor in _tensors(state)
+        )
+
+    def _counted(self) -> Work:
+        """Of a foreign class: its tensors of state read and written, the products that torch sees in one step."""
+        weights = sum(3 * p.numel() * p.element_size() for p, _ in self.pairs)
+        held = [t for o in self.optimizers for state in o.state.values() for t in _tensors(state) if t.ndim]
+        side = max((min(p.shape) for p, _ in self.pairs if p.ndim == 2), default=1)
+        with FlopCounterMode(display=False) as counter:
+            self._refilled()
+        flops = float(counter.get_total_flops())
+        products: dict[tuple[int, Types], float] = {(side, ("float32", "bfloat16")): flops} if flops else {}
+        return Work(float(weights + 2 * sum(t.numel() * t.element_size() for t in held)), products)
+
+
+def _tensors(state: Any) -> list[Tensor]:
+    """Every tensor in a nest of dictionaries and lists."""
+    if isinstance(state, Tensor):
+        return [state]
+    inner = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
+    return [tensor for value in inner for tensor in _tensors(value)]
+
+
+def reference(shapes: Shapes, dtype: torch.dtype) -> Candidate:
+    """torch's fused AdamW on every weight."""
+    return _of_peers("adamw", [Peer(REFERENCE, "torch", fused)], shapes, dtype)[0]
+
+
+def candidates(spec: str, engines: Sequence[str], shapes: Shapes, dtype: torch.dtype) -> list[Candidate]:
+    """One for each engine, or a single one of a class that has none. Raises the errors of registry and routing."""
+    contender = resolve(spec)
+    if contender.rule is None:
+        build = functools.partial(_ours, contender, "auto")
+        return [Candidate(contender.label, spec, "", build, None, FEWEST, 8.0 * shapes.weights)]
+    facts = _facts(planned(contender, shapes, dtype), dtype)
+    return [
+        Candidate(contender.label, spec, engine, functools.partial(_ours, contender, engine), *facts)
+        for engine in engines
+    ]
+
+
+def peers(spec: str, shapes: Shapes, dtype: torch.dtype) -> list[Candidate]:
+    """The peers of the spec's rule; one that is not installed says so when it is built."""
+    rule = resolve(spec).rule
+    return [] if rule is None else _of_peers(spec, PEERS.get(rule.name(), ()), shapes, dtype)
+
+
+def planned(contender: Contender, shapes: Shapes, dtype: torch.dtype) -> Optimizer:
+    """The optimizer over weights without memory: which weight gets which rule, and what that holds."""
+    try:
+        plan = contender.build(shapes.allocated("meta", dtype), lr=LR)
+    except RoutingError as error:
+        own = f"{contender.name}{',' if ':' in contender.name else ':'}layouts.NAME=whole"
+        raise BadInput(f"{error} (on the command line: {own})") from error
+    assert isinstance(plan, Optimizer)
+    return plan
+
+
+def _facts(plan: Optimizer, dtype: torch.dtype) -> tuple[Work, int, float]:
+    turns = math.lcm(*(len(period(plan.rule_of(group))) for group in plan.param_groups))
+    state = sum(t.numel() * t.element_size() for held in plan.state.values() for t in _tensors(held))
+    return work_of(plan, dtype), turns if 1 < turns <= MOST else FEWEST, float(state)
+
+
+def _ours(contender: Contender, engine: str, weights: Weights) -> list[torch.optim.Optimizer]:
+    return [contender.build(weights, lr=LR, engine=engine)]
+
+
+def _of_peers(spec: str, of: Sequence[Peer], shapes: Shapes, dtype: torch.dtype) -> list[Candidate]:
+    plan = planned(resolve(spec), shapes, dtype)
+    facts, main = _facts(plan, dtype), plan.rule.name()
+    values: dict[str, dict[str, Any]] = {}
+    hidden: set[str] = set()
+    for group in plan.param_groups:
+        values[group["rule"]] = {key: group[key] for key in hyperparameters(type(plan.rule_of(group)))}
+        hidden.update(group["param_names"] if group["rule"] == main else ())
+    return [
+        Candidate(peer.name, spec, "", functools.partial(_theirs, peer, values, main, hidden), *facts)
+        for peer in of
+    ]
+
+
+def _theirs(
+    peer: Peer, values: dict[str, dict[str, Any]], main: str, hidden: set[str], weights: Weights
+) -> list[torch.optim.Optimizer]:
+    if not present(peer):
+        raise absent(peer)
+    own = [p for name, p in weights if name in hidden or not peer.matrices]
+    rest = [p for name, p in weights if name not in hidden and peer.matrices]
+    made = [peer.make(own, values[main])] if own else []
+    return [*made, fused(rest, values["adamw"])] if rest else made
