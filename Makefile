@@ -15,6 +15,8 @@ WORKERS ?= 2
 
 BIN   := .venv/bin
 STAMP := .venv/installed
+PEERS := .venv/peers
+BENCHMARKS := products element_rules first_step matrix_rules train_step gpu
 PIP   := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
@@ -56,8 +58,16 @@ format: $(STAMP) ## rewrite the sources in the one layout
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-bench: $(STAMP) ## every benchmark under benchmarks/
-	@for benchmark in benchmarks/[!_]*.py; do echo "== $$benchmark"; $(BIN)/python "$$benchmark" || exit 1; done
+bench: $(PEERS) ## every benchmark under benchmarks/, then the tables of its README; ARGS="--rounds 5" goes to each
+	@for name in $(BENCHMARKS); do \
+	  echo "== benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py $(ARGS) || exit 1; done
+	@$(BIN)/python benchmarks/tables.py
+
+# Each by itself, as pinned: what timm would pull along replaces torch by a build with gigabytes of CUDA libraries.
+$(PEERS): $(STAMP)
+	@echo "Installing the peers of the benchmarks ..."
+	@$(PIP) --no-deps --constraint constraints.txt heavyball opt-einsum pytorch_optimizer timm && touch $@ || \
+	  echo "no peers from here: they are left out of the figures" >&2
 
 verify: $(STAMP) ## replay the recorded trajectories under DIR through the public classes
 	@$(BIN)/steepest verify "$(DIR)" --engine $(ENGINE) $(ARGS)

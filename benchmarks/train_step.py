@@ -1,6 +1,6 @@
 """The lab's training step beside a plain nanoGPT-style loop of the same model, interleaved, on one thread.
 
-    python benchmarks/train_step.py [--sizes 50k 110k 1m] [--repeats 20] [--optimizer SPEC|torch] [--out FILE]
+    python benchmarks/train_step.py [--sizes 50k 110k 1m] [--rounds 20] [--optimizer SPEC|torch] [--out FILE]
 
 A step is forward, backward, clipping of the global norm and the optimizer; the plain loop always has torch's
 fused AdamW, ours what --optimizer names. Both start from the same weights and must agree in the loss. The order of
@@ -11,20 +11,17 @@ The results hold every block's seconds of both kinds.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from _script import options, save, setting
 from torch import Tensor, nn
 
+from steepest.lab.bench.deciles import summary
 from steepest.lab.model import Decoder, ModelConfig
 from steepest.lab.presets import preset
 
@@ -149,38 +146,29 @@ def race(name: str, spec: str, repeats: int, block: int) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in ours.parameters()),
         "first_losses": first,
         "seconds_per_step": seconds,
-        **{clock: summary(**both) for clock, both in seconds.items()},
+        **{clock: compared(**both) for clock, both in seconds.items()},
     }
 
 
-def summary(ours: list[float], plain: list[float]) -> dict[str, float]:
+def compared(ours: list[float], plain: list[float]) -> dict[str, float]:
     """Median tokens per second of both; median, first and last decile of the pairs' ratios."""
-    ratios = [p / o for p, o in zip(plain, ours, strict=True)]
-    low, *_, high = statistics.quantiles(ratios, n=10)
+    over = summary([p / o for p, o in zip(plain, ours, strict=True)])
     speed = {who: BATCH * SEQ / statistics.median(s) for who, s in (("ours", ours), ("plain", plain))}
-    return {**speed, "ratio": statistics.median(ratios), "ratio_p10": low, "ratio_p90": high}
-
-
-def processor() -> str:
-    """The processor's name where the system tells it."""
-    info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if "model name" in line] if info.exists() else []
-    return names[0].split(":", 1)[1].strip() if names else platform.processor() or platform.machine()
+    return {**speed, "ratio": over["median"], "ratio_p10": over["low"], "ratio_p90": over["high"]}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options(__doc__, "train_step", device=False)
+    parser.set_defaults(threads=1)
     parser.add_argument("--sizes", nargs="+", default=["50k", "110k", "1m"], help="models of steepest.lab.presets")
-    parser.add_argument("--repeats", type=int, default=20, help="pairs of blocks per size")
     parser.add_argument("--block", type=int, default=5, help="steps per block")
     parser.add_argument("--optimizer", default="adamw", help="ours: torch, or anything that steepest race takes")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "train_step.json")
     args = parser.parse_args()
-    torch.set_num_threads(1)
+    where = setting(args)
     results = []
     print(f"{'model':>6} {'seconds of':>10} {'ours tok/s':>11} {'plain tok/s':>11} {'ratio':>6}  10 % to 90 %")
     for name in args.sizes:
-        result = race(name, args.optimizer, args.repeats, args.block)
+        result = race(name, args.optimizer, args.rounds, args.block)
         for clock in ("wall", "processor"):
             s = result[clock]
             print(
@@ -189,17 +177,9 @@ def main() -> None:
                 flush=True,
             )
         results.append(result)
-    record = {
-        "command": f"python benchmarks/train_step.py --optimizer {args.optimizer} --repeats {args.repeats}",
-        "ours": args.optimizer,
-        "plain": "torch.optim.AdamW(fused=True)",
-        "setup": {"batch": BATCH, "seq": SEQ, "threads": 1, "dtype": "float32", "steps_per_block": args.block},
-        "hardware": {"processor": processor(), "cores": os.cpu_count(), "load": os.getloadavg()},
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "results": results,
-    }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(record, indent=1) + "\n")
+    setup = {"batch": BATCH, "seq": SEQ, "threads": where.threads, "dtype": "float32", "steps": args.block}
+    sides = {"ours": args.optimizer, "plain": "torch.optim.AdamW(fused=True)"}
+    save(args.out, {**sides, "setup": setup, "results": results})
 
 
 if __name__ == "__main__":

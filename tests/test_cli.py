@@ -80,7 +80,7 @@ def test_info_tells_torch_compiler_engines_and_extras(capsys: pytest.CaptureFixt
     told = json.loads(output(capsys, "info", "--json"))
     assert told["torch"] == torch.__version__
     assert set(told["engines"]) == {"loop", "batched", "compiled", "auto"}
-    assert set(told["extras"]) == {"lab", "mirrors"}
+    assert set(told["extras"]) == {"lab", "mirrors", "bench"}
     assert "engine compiled" in output(capsys, "info")
 
 

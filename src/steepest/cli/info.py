@@ -14,6 +14,7 @@ SUMMARY = "torch, compiler, devices, engines usable here"
 EXTRAS = {
     "lab": ("tokenizers", "datasets", "scipy", "rich", "jinja2"),
     "mirrors": ("tensorboard", "wandb"),
+    "bench": ("heavyball", "pytorch_optimizer", "timm"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
@@ -12,7 +13,7 @@ from steepest.lab.bench import table
 from steepest.lab.bench.table import Result
 from steepest.lab.report.export import write_text
 from steepest.lab.report.figure import NARROW, WIDE
-from steepest.lab.report.svg import Board, Scale, clipped, color
+from steepest.lab.report.svg import Board, Scale, clipped, color, spread
 
 ASSETS = Path(report.__file__).parent
 ROW, TOP, BELOW = 30, 26, 50
@@ -24,7 +25,7 @@ def write(result: Result, folder: Path) -> list[Path]:
     text = json.dumps(result, ensure_ascii=False, indent=1) + "\n"
     return [
         write_text(folder / "bench.json", text),
-        write_text(folder / "bench.svg", drawn(result, WIDE).standalone(_asset("figures.css"))),
+        write_text(folder / "bench.svg", drawn(result, WIDE).standalone(asset("figures.css"))),
         write_text(folder / "bench.html", page(result, text)),
     ]
 
@@ -92,7 +93,7 @@ def page(result: Result, text: str) -> str:
 <meta charset=utf-8>
 <meta name=viewport content="width=device-width, initial-scale=1">
 <title>steepest bench: {escape(result["model"]["source"])}</title>
-<style>{_asset("figures.css")}{_asset("page.css")}.nowrap {{ white-space: nowrap; }}</style>
+<style>{asset("figures.css")}{asset("page.css")}.nowrap {{ white-space: nowrap; }}</style>
 <p class=kicker>steepest bench</p>
 <h1>{TITLE}</h1>
 <p class=lead>{escape(table.heading(result))}.</p>
@@ -111,5 +112,23 @@ this package's rules, pale ones other packages'; the thin line is the first to t
 """
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """A file of the report page's: its style sheets serve here, too."""
     return (ASSETS / name).read_text(encoding="utf-8")
+
+
+def steps(results: Result, width: int = WIDE) -> Board:
+    """Seconds of every step in order, a line for each entry: a refresh of a basis is a spike."""
+    rows = [row for row in results["entries"] if row["seconds"]]
+    lines = [[1e3 * second for block in row["seconds"] for second in block] for row in rows]
+    longest = max(map(len, lines))
+    board = Board(width, 360, "Time of each step")
+    x = Scale(1, max(2, longest), 66, width - 230)
+    y = Scale.around([value for line in lines for value in line], 300, 34, log=True)
+    board.axes(x, y, "step", "ms, logarithmic", "{:.0f}".format, "{:,.3g}".format)
+    heights = spread([y(statistics.median(line)) for line in lines], 17, 40, 300)
+    for slot, (row, line, height) in enumerate(zip(rows, lines, heights, strict=True)):
+        css = f"c{color(slot)}"
+        board.path([(x(place), y(value)) for place, value in enumerate(line, 1)], f"curve {css}")
+        board.text(x.stop + 12, height + 4, clipped(row["name"], 214), f"name {css}")
+    return board

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import math
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr
@@ -15,12 +16,15 @@ import torch
 
 from steepest.core.errors import BadInput, SteepestError
 from steepest.lab.bench import rates
+from steepest.lab.bench.deciles import summary
 from steepest.lab.bench.entries import Candidate, Entry, Weights
 from steepest.lab.bench.machine import described, free_memory
 from steepest.lab.bench.shapes import Shapes
-from steepest.lab.bench.timing import Block, Rounds, interleaved, ratios, summary
+from steepest.lab.bench.timing import Block, Rounds, interleaved, ratios
 
 FORMAT = 1
+PREPARING = 0.6
+"""Share of a limited time after which no further candidate is made ready, so that rounds are left."""
 Tell = Callable[[str], None]
 
 
@@ -93,8 +97,13 @@ def ready(
 ) -> tuple[dict[str, Entry], list[dict[str, str]]]:
     """Each candidate built and past its first steps, by a name of its own; and those that could not be."""
     entries, skipped = dict[str, Entry](), []
+    began = time.monotonic()
+    last = began + PREPARING * (setting.until - began)
     for candidate in candidates:
         name = f"{candidate.name} {candidate.engine}".strip()
+        if entries and time.monotonic() > last:
+            skipped.append({"name": name, "reason": "no time was left to begin it"})
+            continue
         tell(f"first steps of {name}")
         try:
             with nullcontext() if candidate.engine else silent():

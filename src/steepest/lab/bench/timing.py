@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -118,14 +117,6 @@ def extra_bytes(action: Action, device: torch.device) -> int:
         records = autograd._disable_profiler_legacy()
     changes = [e.cpu_memory_usage() for thread in records for e in thread if e.kind() == "memory_alloc"]
     return max(0, *accumulate(changes)) if changes else 0
-
-
-def summary(values: Sequence[float]) -> dict[str, float]:
-    """Median, first and last decile (between neighbours, linearly); of a single value that value."""
-    if not values:
-        return {}
-    low, *_, high = statistics.quantiles(values, n=10, method="inclusive") if len(values) > 1 else [*values] * 2
-    return {"median": statistics.median(values), "low": low, "high": high}
 
 
 def ratios(over: Sequence[Block], under: Sequence[Block]) -> list[float]:

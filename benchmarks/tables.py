@@ -1,0 +1,210 @@
+"""Writes the tables of benchmarks/README.md, and the picture of SOAP's steps, from the results beside it.
+
+    python benchmarks/tables.py
+
+No number stands in the README that is not in a file of results; a test holds the two equal. Needs no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from steepest.lab.bench import figure
+from steepest.lab.bench.deciles import summary
+from steepest.lab.bench.table import counted, number, rates, seconds, size, spread
+
+HERE = Path(__file__).parent
+README, RESULTS, TRACE = HERE / "README.md", HERE / "results", HERE / "results" / "soap_steps.svg"
+NOT_YET = "No results yet."
+Record = dict[str, Any]
+
+
+def main() -> None:
+    README.write_text(rewritten(README.read_text(encoding="utf-8"), records()), encoding="utf-8")
+    drawn = trace(records())
+    if drawn:
+        TRACE.write_text(drawn, encoding="utf-8")
+
+
+def records() -> dict[str, Record]:
+    """The results by the name of their file."""
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))}
+
+
+def rewritten(text: str, found: dict[str, Record]) -> str:
+    """The README with what stands between ``<!-- NAME -->`` and ``<!-- /NAME -->`` made anew."""
+
+    def section(match: re.Match[str]) -> str:
+        name = match["name"]
+        told = [*SECTIONS[name](found[name]), "", made_on(found[name])] if name in found else [NOT_YET]
+        return "\n".join([f"<!-- {name} -->", *told, f"<!-- /{name} -->"])
+
+    return re.sub(r"<!-- (?P<name>\w+) -->\n.*?<!-- /(?P=name) -->", section, text, flags=re.S)
+
+
+def trace(found: dict[str, Record]) -> str:
+    """Every step of SOAP and its peers on the first model, as SVG; empty without results."""
+    models = found.get("matrix_rules", {}).get("models", [])
+    soap = next((m for m in models if any(e["spec"].startswith("soap") for e in m["entries"])), None)
+    if soap is None:
+        return ""
+    entries = [{**e, "name": short(e)} for e in soap["entries"] if e["spec"].startswith("soap")]
+    return figure.steps({**soap, "entries": entries}).standalone(figure.asset("figures.css"))
+
+
+def made_on(record: Record) -> str:
+    """Hardware, versions and command of a file of results."""
+    hardware, versions = record.get("hardware", {}), record.get("versions", {"torch": record.get("torch")})
+    cores = [counted(hardware["cores"], "core")] if "cores" in hardware else []
+    words = [hardware.get("gpu"), hardware.get("processor"), *cores, *(f"{k} {v}" for k, v in versions.items())]
+    command = [f"`{record['command']}`"] if record.get("command") else []
+    return "*" + ", ".join(filter(None, words)) + ".*" + "".join(f" {word}" for word in command)
+
+
+def grid(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """A table in Markdown, numbers flush right after the first column."""
+    return [
+        f"| {' | '.join(head)} |",
+        f"|---|{'---:|' * (len(head) - 1)}",
+        *(f"| {' | '.join(map(str, row))} |" for row in rows),
+    ]
+
+
+def element_rules(record: Record) -> list[str]:
+    told = [line for model in record["models"] for line in measured(model)]
+    return told + overhead(record)
+
+
+def measured(result: Record) -> list[str]:
+    """One measurement: a line of what it is, and its table."""
+    model, setting = result["model"], result["setting"]
+    where = counted(setting["threads"], "thread") if setting["device"] == "cpu" else setting["device"]
+    what = f"**{model['source']}**: {model['weights']:,} {setting['dtype']} weights in {model['tensors']} tensors"
+    rows = [
+        (
+            short(row),
+            seconds(row["step"].get("median")),
+            number(row["ns_per_weight"].get("median")),
+            spread(row["over_bound"]),
+            spread(row["over_reference"]),
+            size(row["extra_bytes"]),
+        )
+        for row in result["entries"]
+    ]
+    head = ("", "step", "ns/weight", "x bound", "x fused AdamW", "extra memory")
+    told = [
+        f"{what}; {where}, {counted(setting['rounds'], 'round')}; {'; '.join(rates(result))}.{options(result)}",
+        "",
+    ]
+    left_out = [f"Left out: {', '.join(row['name'] for row in result['skipped'])}."] if result["skipped"] else []
+    return [*told, *grid(head, rows), "", *left_out, *[""] * bool(left_out)]
+
+
+def options(result: Record) -> str:
+    """Specs that name hyperparameters."""
+    specs = dict.fromkeys(row["spec"] for row in result["entries"] if row["engine"] and ":" in row["spec"])
+    return "".join(f" `{spec}`." for spec in specs)
+
+
+def short(row: Record) -> str:
+    """Optimizer and engine; the options stand beside the table."""
+    return f"{row['label'].partition(' (')[0]} {row['engine']}".strip()
+
+
+def overhead(record: Record) -> list[str]:
+    if not (found := record.get("overhead")):
+        return []
+    rows = [
+        (row["name"], *(f"{1e6 * row['per_tensor'][key]:.3g}" for key in ("median", "low", "high")))
+        for row in found["rows"]
+        if row["per_tensor"]
+    ]
+    few, many = found["counts"]
+    told = f"One more tensor of {found['tensor']} weights (slope from {few} to {many} of them), µs:"
+    return [told, "", *grid(("", "median", "first decile", "last decile"), rows)]
+
+
+def first_step(record: Record) -> list[str]:
+    rows = [
+        (
+            f"{row['optimizer']} {row['engine']}, {row['model']} ({row['tensors']} tensors)",
+            *(
+                f"{row[kind]['median']:.2f} ({row[kind]['low']:.2f}–{row[kind]['high']:.2f})"
+                for kind in ("cold", "warm")
+            ),
+            seconds(statistics.median(pair[1] for pair in row["raw"]["warm"])),
+        )
+        for row in record["rows"]
+    ]
+    return grid(("", "cold, s", "warm, s", "second step, warm"), rows)
+
+
+def matrix_rules(record: Record) -> list[str]:
+    told = []
+    for alone in record["newton_schulz"]:
+        bound = seconds(alone["bound"]["median"])
+        told += [f"Newton–Schulz alone, {alone['steps']} steps on **{alone['model']}**, bound {bound}:", ""]
+        rows = [(r["name"], seconds(r["step"]["median"]), spread(r["over_bound"])) for r in alone["rows"]]
+        told += [*grid(("", "time", "x product bound"), rows), ""]
+    for result in record["models"]:
+        told += [*measured(result), *beside_peers(result)]
+    return told + overhead(record)
+
+
+def beside_peers(result: Record) -> list[str]:
+    """Ours over the quickest peer of the same rule, round by round, and the slowest step over the median step."""
+    spec = result["entries"][-1]["spec"]
+    mean = {row["name"]: [statistics.fmean(b) for b in row["seconds"]] for row in result["entries"]}
+    theirs = [row for row in result["entries"][1:] if row["spec"] == spec and not row["engine"]]
+    ours = [row for row in result["entries"] if row["engine"]]
+    if not theirs or not ours:
+        return []
+    peer = min(theirs, key=lambda row: row["step"]["median"])["name"]
+    rows = []
+    for row in [*ours, *theirs]:
+        each = [second for block in row["seconds"] for second in block]
+        over = [a / b for a, b in zip(mean[row["name"]], mean[peer], strict=False)]
+        rows.append((short(row), spread(summary(over)), number(max(each) / statistics.median(each))))
+    return [*grid(("", f"x {peer}", "slowest step over median"), rows), ""]
+
+
+def products(record: Record) -> list[str]:
+    rows = [(row["side"], f"{row['ratio']:.2f}", f"{row['low']:.2f}–{row['high']:.2f}") for row in record["rows"]]
+    return grid(("side", "bfloat16 over float32", "first to last decile"), rows)
+
+
+def train_step(record: Record) -> list[str]:
+    rows = []
+    for result in record["results"]:
+        for clock in ("wall", "processor"):
+            s = result[clock]
+            spread_of = f"{s['ratio_p10']:.2f}–{s['ratio_p90']:.2f}"
+            speeds = (f"{s['ours']:,.0f}", f"{s['plain']:,.0f}")
+            rows.append((f"{result['model']}, {clock} seconds", *speeds, f"{s['ratio']:.2f}", spread_of))
+    return grid(("", "lab, tokens/s", "plain loop, tokens/s", "ratio", "first to last decile"), rows)
+
+
+def gpu(record: Record) -> list[str]:
+    told = [
+        line for model in record["models"] for line in [f"### {model['stage'].capitalize()}", "", *measured(model)]
+    ]
+    return told + overhead(record)
+
+
+SECTIONS: dict[str, Callable[[Record], list[str]]] = {
+    "element_rules": element_rules,
+    "first_step": first_step,
+    "matrix_rules": matrix_rules,
+    "products": products,
+    "train_step": train_step,
+    "gpu_cuda": gpu,
+    "gpu_cpu": gpu,
+}
+
+if __name__ == "__main__":
+    main()
