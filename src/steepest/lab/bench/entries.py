@@ -54,19 +54,22 @@ class Entry:
 
     def __init__(self, candidate: Candidate, weights: Weights, device: torch.device) -> None:
         self.candidate, self.device = candidate, device
-        own: Weights = [(name, nn.Parameter(p.detach())) for name, p in weights]
+        mine: Weights = [(name, nn.Parameter(p.detach())) for name, p in weights]
         self.pairs: list[tuple[nn.Parameter, Tensor]] = []
-        for (_, parameter), (_, shared) in zip(own, weights, strict=True):
+        for (_, parameter), (_, shared) in zip(mine, weights, strict=True):
             assert shared.grad is not None
             parameter.grad = shared.grad
             self.pairs.append((parameter, shared.grad))
         versions = [grad._version for _, grad in self.pairs]
-        self.optimizers = candidate.build(own)
+        kept = [] if candidate.engine else [grad.clone() for _, grad in self.pairs]
+        self.optimizers = candidate.build(mine)
         self.first_step = once(self.step, device)
         self.refill = any(parameter.grad is None for parameter, _ in self.pairs)
-        if versions != [grad._version for _, grad in self.pairs]:
-            self.pairs = [(parameter, grad.clone()) for parameter, grad in self.pairs]
+        if kept and versions != [grad._version for _, grad in self.pairs]:
+            torch._foreach_copy_([grad for _, grad in self.pairs], kept)
+            self.pairs = [(parameter, own) for (parameter, _), own in zip(self.pairs, kept, strict=True)]
             self.refill = True
+        del kept
         self.work = self._counted() if candidate.work is None else candidate.work
         self.block()
         self.extra = extra_bytes(self.block, device)

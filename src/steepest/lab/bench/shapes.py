@@ -155,7 +155,10 @@ def _safetensors(path: Path) -> Named:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > HEADER_LIMIT:
                 raise ValueError
-            header = json.loads(file.read(length))
+            written = file.read(length)
+        if len(written) < length:
+            raise ValueError
+        header = json.loads(written)
         header.pop("__metadata__", None)
         floats = {name: entry for name, entry in header.items() if entry["dtype"].startswith(("F", "BF"))}
         shapes = [(name, tuple(map(int, entry["shape"]))) for name, entry in floats.items()]
