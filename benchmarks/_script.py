@@ -77,8 +77,8 @@ def save(path: Path, record: dict[str, Any], device: torch.device | str = "cpu")
 
 
 def engines_here() -> list[str]:
-    """Every engine that can run on this machine."""
-    return [name for name in ENGINES if name != "compiled" or not why_not_compiled()]
+    """Every engine that can run on this machine, and "auto", which chooses among them."""
+    return ["auto"] + [name for name in ENGINES if name != "compiled" or not why_not_compiled()]
 
 
 def of(

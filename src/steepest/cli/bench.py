@@ -101,15 +101,15 @@ def _setting(args: argparse.Namespace) -> Any:
 
 
 def _engines(written: str) -> list[str]:
-    """The engines by name, "auto" as what it stands for; all that can run here for "all"."""
-    from steepest.engines import DEFAULT, ENGINES, engine, why_not_compiled
+    """The engines by name; "auto" and all that can run here for "all"."""
+    from steepest.engines import ENGINES, engine, why_not_compiled
 
     if written == "all":
-        return [name for name in ENGINES if name != "compiled" or not why_not_compiled()]
-    named = written.split(",")
+        return ["auto", *(name for name in ENGINES if name != "compiled" or not why_not_compiled())]
+    named = list(dict.fromkeys(written.split(",")))
     for name in named:
         engine(name)
-    return list(dict.fromkeys(DEFAULT if name == "auto" else name for name in named))
+    return named
 
 
 @contextmanager
