@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from steepest.core.rule import Rule, Slot, Step, working_dtype
@@ -87,10 +89,11 @@ def newton_schulz_flops(shape: tuple[int, ...], steps: int) -> float:
     return float(math.prod(shape[:-2]) * steps * (4 * rows * rows * cols + 2 * rows**3))
 
 
-def qr_flops(shape: tuple[int, ...]) -> int:
-    """Householder's QR with Q made explicit (Golub & Van Loan, Matrix Computations, 5.2): twice 2n^2(m - n/3)."""
+def householder_flops(shape: tuple[int, ...]) -> float:
+    """A factor of a QR factorisation by Householder's reflections, ``2 n^2 (m - n / 3)``: R, or Q made explicit
+    (Golub & Van Loan, Matrix Computations, section 5.2)."""
     *batch, rows, cols = shape
-    return round(math.prod(batch) * 4 * cols * cols * (rows - cols / 3))
+    return math.prod(batch) * 2 * cols * cols * (rows - cols / 3)
 
 
 def period(rule: Rule) -> list[tuple[int, str]]:
@@ -123,21 +126,48 @@ def types_of(rule: Rule, dtype: torch.dtype) -> Types:
 def _counted(
     rule: Rule, phase: str, t: int, seen: tuple[int, ...], shape: tuple[int, ...], dtype: torch.dtype
 ) -> float:
-    def made(like: tuple[int, ...], kind: torch.dtype) -> torch.Tensor:
-        return torch.empty(like if len(like) > 1 else (1, *like), dtype=kind, device="meta")
+    """Operations of one update; of a rule that must look at numbers, with random ones."""
+    try:
+        with Householder():
+            return _operations(rule, phase, t, seen, shape, dtype, "meta")
+    except RuntimeError:
+        return _operations(rule, phase, t, seen, shape, dtype, "cpu")
+
+
+def _operations(
+    rule: Rule, phase: str, t: int, seen: tuple[int, ...], shape: tuple[int, ...], dtype: torch.dtype, device: str
+) -> float:
+    def made(like: tuple[int, ...], kind: torch.dtype) -> Tensor:
+        return torch.rand(like if len(like) > 1 else (1, *like), dtype=kind, device=device)
 
     working = working_dtype(dtype)
     state = {name: made(slot.shape, _type(slot, dtype)) for name, slot in rule.slots(shape).items()}
     draws = {name: made(seen, working) for name in getattr(rule, "draws", {})}
     step = Step(phase, {**rule.corrections(t), **draws})
-    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.linalg_qr: _qr})
-    with torch.no_grad(), counter:
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=FACTORS) as counter:
         rule.update(made(seen, working), made(seen, working), step, state)
     return float(counter.get_total_flops())
 
 
-def _qr(shape: Any, *_: Any, **__: Any) -> int:
-    return qr_flops(tuple(shape))
+class Householder(TorchDispatchMode):
+    """Gives the shapes of ``geqrf``, which torch does not know without numbers."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.geqrf.default:
+            (a,) = args
+            return torch.empty_like(a), a.new_empty(*a.shape[:-2], min(a.shape[-2:]))
+        return func(*args, **(kwargs or {}))
+
+
+def _factors(count: int) -> Any:
+    return lambda shape, *_, **__: round(count * householder_flops(tuple(shape)))
+
+
+FACTORS = {
+    torch.ops.aten.linalg_qr: _factors(2),
+    torch.ops.aten.geqrf: _factors(1),
+    torch.ops.aten.linalg_householder_product: _factors(1),
+}
 
 
 def _type(slot: Slot, dtype: torch.dtype) -> torch.dtype:
