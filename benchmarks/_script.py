@@ -18,10 +18,10 @@ import torch
 from steepest.engines import ENGINES, why_not_compiled
 from steepest.lab import runtime
 from steepest.lab.bench.deciles import summary
-from steepest.lab.bench.entries import Candidate, candidates, peers, reference
+from steepest.lab.bench.entries import contenders
 from steepest.lab.bench.machine import described
 from steepest.lab.bench.measure import Setting, ready
-from steepest.lab.bench.shapes import Shapes, shapes_of
+from steepest.lab.bench.shapes import shapes_of
 from steepest.lab.bench.timing import interleaved
 from steepest.lab.cluster.local import cores
 from steepest.lab.heap import keep_freed_memory
@@ -81,21 +81,16 @@ def engines_here() -> list[str]:
     return ["auto"] + [name for name in ENGINES if name != "compiled" or not why_not_compiled()]
 
 
-def of(
-    specs: Sequence[str], engines: Sequence[str], shapes: Shapes, dtype: torch.dtype, with_peers: bool = True
-) -> list[Candidate]:
-    """torch's fused AdamW, then the optimizers under each engine, then their peers."""
-    ours = [c for spec in specs for c in candidates(spec, engines, shapes, dtype)]
-    theirs = [c for spec in specs for c in peers(spec, shapes, dtype)] if with_peers else []
-    return [reference(shapes, dtype), *ours, *theirs]
-
-
 def overhead(specs: Sequence[str], engines: Sequence[str], one: str, where: Setting) -> dict[str, Any]:
     """Seconds that one more tiny tensor of shape ``one`` costs: the slope between two counts of them, by round."""
     both = {}
     for count in (FEW, MANY):
         shapes = shapes_of(f"{one}:{count}")
-        chosen = [c for c in of(specs, engines, shapes, where.dtype) if c.engine or c.name.startswith("torch ")]
+        chosen = [
+            c
+            for c in contenders(specs, engines, shapes, where.dtype, True)
+            if c.engine or c.name.startswith("torch ")
+        ]
         both[count], _ = ready(chosen, shapes.allocated(where.device, where.dtype), where, tell)
     actions = {
         f"{count} {name}": entry.block for count, entries in both.items() for name, entry in entries.items()

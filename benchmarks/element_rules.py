@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from _script import command, engines_here, of, options, overhead, save, setting, tell
+from _script import command, engines_here, options, overhead, save, setting, tell
 
 from steepest.lab.bench import table
+from steepest.lab.bench.entries import contenders
 from steepest.lab.bench.measure import measure
 from steepest.lab.bench.shapes import shapes_of
 from steepest.registry import rules
@@ -31,7 +32,9 @@ def main() -> None:
     for model in args.models:
         tell(f"{model}: {', '.join(args.optimizers)}")
         shapes = shapes_of(model)
-        result = measure(of(args.optimizers, engines, shapes, where.dtype), shapes, where, command(), tell)
+        result = measure(
+            contenders(args.optimizers, engines, shapes, where.dtype, True), shapes, where, command(), tell
+        )
         record["models"].append(result)
         save(args.out, record, where.device)
         print("\n".join(table.lines(result)), "\n", flush=True)

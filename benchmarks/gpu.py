@@ -13,10 +13,11 @@ import time
 from typing import Any
 
 import torch
-from _script import BEGAN, RESULTS, command, engines_here, of, options, overhead, save, setting, tell
+from _script import BEGAN, RESULTS, command, engines_here, options, overhead, save, setting, tell
 
 from steepest.core.errors import SteepestError
 from steepest.lab.bench import table
+from steepest.lab.bench.entries import contenders
 from steepest.lab.bench.measure import Setting, measure
 from steepest.lab.bench.shapes import shapes_of
 from steepest.registry import rules
@@ -54,7 +55,7 @@ def main() -> None:
         until = time.monotonic() + left / (len(stages) - number)
         stage, shapes = Setting(where.device, dtype, where.threads, where.rounds, until), shapes_of(model)
         try:
-            result = measure(of(specs, run_by, shapes, dtype), shapes, stage, command(), tell)
+            result = measure(contenders(specs, run_by, shapes, dtype, True), shapes, stage, command(), tell)
         except SteepestError as error:
             tell(f"left out: {what}: {error}")
             continue

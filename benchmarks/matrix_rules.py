@@ -16,23 +16,27 @@ from functools import partial
 from typing import Any
 
 import torch
-from _script import command, engines_here, of, options, overhead, save, setting, tell
+from _script import command, engines_here, options, overhead, save, setting, tell
 from torch import Tensor
 
+from steepest.core.rule import hyperparameters
 from steepest.lab.bench import table
 from steepest.lab.bench.bounds import Types, Work, newton_schulz_flops, side_of
 from steepest.lab.bench.deciles import summary
+from steepest.lab.bench.entries import contenders
 from steepest.lab.bench.measure import Setting, measure, silent
 from steepest.lab.bench.peers import timm_module
 from steepest.lab.bench.rates import products, rate
 from steepest.lab.bench.shapes import Shapes, shapes_of
 from steepest.lab.bench.timing import Block, interleaved, timed
 from steepest.linalg.newton_schulz import KELLER, fast_dtype, orthogonalise
+from steepest.registry import rule_named
 
 MODELS = ["384x384:24,1536x384:6,384x1536:6", "768x768:16,3072x768:4,768x3072:4"]
 """The hidden matrices of 6 layers of width 384, 10.6M weights, and of 4 layers of width 768, 28.3M."""
 STEPS = 5
 SOAP = "soap:betas=(0.95,0.95),max_precond_dim=10000,precondition_frequency=10"
+SPREAD = [f"{SOAP},spread=True"] if "spread" in hyperparameters(rule_named("soap")) else []
 BOTH: Types = ("float32", "bfloat16")
 Iteration = Callable[[Tensor], Tensor]
 
@@ -123,10 +127,20 @@ def quicker(
     return min(forms, key=lambda form: min(timed(form, 2, where.device).seconds))
 
 
+def by_rule(specs: list[str]) -> dict[str, list[str]]:
+    """Specs of one rule are measured together, beside the peers of the first."""
+    found: dict[str, list[str]] = {}
+    for spec in specs:
+        found.setdefault(spec.partition(":")[0], []).append(spec)
+    return found
+
+
 def main() -> None:
     parser = options(__doc__, "matrix_rules", rounds=5)
     parser.add_argument("--models", nargs="+", default=MODELS, help="presets, gpt2, files or shapes")
-    parser.add_argument("--optimizers", nargs="+", default=["muon", SOAP], help="as steepest race takes them")
+    parser.add_argument(
+        "--optimizers", nargs="+", default=["muon", SOAP, *SPREAD], help="as steepest race takes them"
+    )
     args = parser.parse_args()
     where = setting(args)
     engines = engines_here()
@@ -139,9 +153,10 @@ def main() -> None:
         for row in alone["rows"]:
             took, over = table.seconds(row["step"]["median"]), table.spread(row["over_bound"])
             print(f"Newton-Schulz of {row['name']:20s} {took:>8s}  x bound {over}")
-        for spec in args.optimizers:
-            tell(f"{model}: {spec}")
-            result = measure(of([spec], engines, shapes, where.dtype), shapes, where, command(), tell)
+        for rule, specs in by_rule(args.optimizers).items():
+            tell(f"{model}: {rule}")
+            entries = contenders(specs, engines, shapes, where.dtype, True)
+            result = measure(entries, shapes, where, command(), tell)
             record["models"].append(result)
             save(args.out, record, where.device)
             print("\n".join(table.lines(result)), "\n", flush=True)

@@ -53,7 +53,7 @@ def trace(found: dict[str, Record]) -> str:
     soap = next((m for m in models if any(e["spec"].startswith("soap") for e in m["entries"])), None)
     if soap is None:
         return ""
-    entries = [{**e, "name": short(e)} for e in soap["entries"] if e["spec"].startswith("soap")]
+    entries = [{**e, "name": shortened(soap)[e["name"]]} for e in soap["entries"] if e["spec"].startswith("soap")]
     return figure.steps({**soap, "entries": entries}).standalone(figure.asset("figures.css"))
 
 
@@ -85,9 +85,10 @@ def measured(result: Record) -> list[str]:
     model, setting = result["model"], result["setting"]
     where = counted(setting["threads"], "thread") if setting["device"] == "cpu" else setting["device"]
     what = f"**{model['source']}**: {model['weights']:,} {setting['dtype']} weights in {model['tensors']} tensors"
+    names = shortened(result)
     rows = [
         (
-            short(row),
+            names[row["name"]],
             seconds(row["step"].get("median")),
             number(row["ns_per_weight"].get("median")),
             spread(row["over_bound"]),
@@ -111,9 +112,17 @@ def options(result: Record) -> str:
     return "".join(f" `{spec}`." for spec in specs)
 
 
-def short(row: Record) -> str:
-    """Optimizer and engine; the options stand beside the table."""
-    return f"{row['label'].partition(' (')[0]} {row['engine']}".strip()
+def shortened(result: Record) -> dict[str, str]:
+    """Names without the options that all specs of a rule share: those stand beside the table."""
+    given = {row["name"]: row["label"].rstrip(")").partition(" (") for row in result["entries"]}
+    options = {name: set(re.split(r",(?=[a-z_.]+=)", rest)) - {""} for name, (_, _, rest) in given.items()}
+    short = {}
+    for row in result["entries"]:
+        name, rule = row["name"], given[row["name"]][0]
+        alike = [options[other] for other, (kind, _, _) in given.items() if kind == rule]
+        own = sorted(options[name] - set.intersection(*alike))
+        short[name] = " ".join([rule, *([", ".join(own)] if own else []), row["engine"]]).strip()
+    return short
 
 
 def overhead(record: Record) -> list[str]:
@@ -165,11 +174,11 @@ def beside_peers(result: Record) -> list[str]:
     if not theirs or not ours:
         return []
     peer = min(theirs, key=lambda row: row["step"]["median"])["name"]
-    rows = []
+    rows, names = [], shortened(result)
     for row in [*ours, *theirs]:
         each = [second for block in row["seconds"] for second in block]
         over = [a / b for a, b in zip(mean[row["name"]], mean[peer], strict=False)]
-        rows.append((short(row), spread(summary(over)), number(max(each) / statistics.median(each))))
+        rows.append((names[row["name"]], spread(summary(over)), number(max(each) / statistics.median(each))))
     return [*grid(("", f"x {peer}", "slowest step over median"), rows), ""]
 
 

@@ -308,6 +308,15 @@ def test_peers_are_held_against_the_bound_of_the_same_rule_and_muons_get_hidden_
     assert counts == [14, len(shapes.named) - 14]
 
 
+def test_the_peers_of_two_specs_of_one_rule_are_measured_once() -> None:
+    shapes = shapes_of("8x8")
+    names = [
+        c.name for c in entries.contenders(["muon", "muon:momentum=0.9"], ["loop"], shapes, torch.float32, True)
+    ]
+    assert names[:3] == ["torch AdamW fused", "Muon", "Muon (momentum=0.9)"]
+    assert names[3:] == [peer.name for peer in peers.PEERS["muon"]]
+
+
 @pytest.mark.parametrize("name", [name for name in rules() if name in peers.PEERS])
 def test_every_peer_that_torch_brings_takes_a_step(name: str) -> None:
     shapes = shapes_of("16x16:2,16")

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from steepest.lab.bench import figure, table
-    from steepest.lab.bench.entries import candidates, peers, reference
+    from steepest.lab.bench.entries import contenders
     from steepest.lab.bench.measure import measure
     from steepest.lab.bench.shapes import shapes_of
     from steepest.registry import rules
@@ -61,10 +61,7 @@ def run(args: argparse.Namespace) -> int:
     shapes, dtype = shapes_of(args.model), setting.dtype
     engines = _engines(args.engine)
     chosen = list(dict.fromkeys(args.optimizers)) or list(rules())
-    entries = [reference(shapes, dtype)]
-    for spec in chosen:
-        entries += candidates(spec, engines, shapes, dtype)
-        entries += peers(spec, shapes, dtype) if args.peers else []
+    entries = contenders(chosen, engines, shapes, dtype, args.peers)
     before = torch.get_num_threads()
     torch.set_num_threads(setting.threads)
     try:

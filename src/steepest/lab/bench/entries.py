@@ -117,6 +117,16 @@ def _tensors(state: Any) -> list[Tensor]:
     return [tensor for value in inner for tensor in _tensors(value)]
 
 
+def contenders(
+    specs: Sequence[str], engines: Sequence[str], shapes: Shapes, dtype: torch.dtype, with_peers: bool
+) -> list[Candidate]:
+    """The reference, the optimizers under each engine, and their peers: each of these once, for the first spec."""
+    ours = [c for spec in specs for c in candidates(spec, engines, shapes, dtype)]
+    theirs = [c for spec in specs for c in peers(spec, shapes, dtype)] if with_peers else []
+    once = {candidate.name: candidate for candidate in reversed(theirs)}
+    return [reference(shapes, dtype), *ours, *reversed(once.values())]
+
+
 def reference(shapes: Shapes, dtype: torch.dtype) -> Candidate:
     """torch's fused AdamW on every weight."""
     return _of_peers("adamw", [Peer(REFERENCE, "torch", fused)], shapes, dtype)[0]
