@@ -16,7 +16,7 @@ from typing import Any
 
 from steepest.lab.bench import figure
 from steepest.lab.bench.deciles import summary
-from steepest.lab.bench.table import counted, number, rates, seconds, size, spread
+from steepest.lab.bench.table import counted, number, options, rates, seconds, shortened, size, spread
 
 HERE = Path(__file__).parent
 README, RESULTS, TRACE = HERE / "README.md", HERE / "results", HERE / "results" / "soap_steps.svg"
@@ -53,7 +53,8 @@ def trace(found: dict[str, Record]) -> str:
     soap = next((m for m in models if any(e["spec"].startswith("soap") for e in m["entries"])), None)
     if soap is None:
         return ""
-    entries = [{**e, "name": shortened(soap)[e["name"]]} for e in soap["entries"] if e["spec"].startswith("soap")]
+    names = shortened(soap)
+    entries = [{**e, "name": names[e["name"]]} for e in soap["entries"] if e["spec"].startswith("soap")]
     return figure.steps({**soap, "entries": entries}).standalone(figure.asset("figures.css"))
 
 
@@ -99,30 +100,11 @@ def measured(result: Record) -> list[str]:
     ]
     head = ("", "step", "ns/weight", "x bound", "x fused AdamW", "extra memory")
     told = [
-        f"{what}; {where}, {counted(setting['rounds'], 'round')}; {'; '.join(rates(result))}.{options(result)}",
+        f"{what}; {where}, {counted(setting['rounds'], 'round')}; {'; '.join(rates(result))}.{''.join(f' `{spec}`.' for spec in options(result))}",
         "",
     ]
     left_out = [f"Left out: {', '.join(row['name'] for row in result['skipped'])}."] if result["skipped"] else []
     return [*told, *grid(head, rows), "", *left_out, *[""] * bool(left_out)]
-
-
-def options(result: Record) -> str:
-    """Specs that name hyperparameters."""
-    specs = dict.fromkeys(row["spec"] for row in result["entries"] if row["engine"] and ":" in row["spec"])
-    return "".join(f" `{spec}`." for spec in specs)
-
-
-def shortened(result: Record) -> dict[str, str]:
-    """Names without the options that all specs of a rule share: those stand beside the table."""
-    given = {row["name"]: row["label"].rstrip(")").partition(" (") for row in result["entries"]}
-    options = {name: set(re.split(r",(?=[a-z_.]+=)", rest)) - {""} for name, (_, _, rest) in given.items()}
-    short = {}
-    for row in result["entries"]:
-        name, rule = row["name"], given[row["name"]][0]
-        alike = [options[other] for other, (kind, _, _) in given.items() if kind == rule]
-        own = sorted(options[name] - set.intersection(*alike))
-        short[name] = " ".join([rule, *([", ".join(own)] if own else []), row["engine"]]).strip()
-    return short
 
 
 def overhead(record: Record) -> list[str]:

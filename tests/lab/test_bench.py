@@ -371,12 +371,27 @@ def test_the_verb_prints_a_table_and_bars_and_writes_picture_page_and_numbers(
         "torch AdamW fused", "AdamW loop", "AdamW batched",
         "Muon (momentum=0.9) loop", "Muon (momentum=0.9) batched", "torch:SGD",
     ]  # fmt: skip
-    assert all(told.count(name) >= 1 for name in names[:1] + names[-1:]) and "time over bound" in told
+    shown = ["torch AdamW fused", "AdamW loop", "AdamW batched", "Muon loop", "Muon batched", "torch:SGD"]
+    assert all(name in told for name in shown) and "muon:momentum=0.9" in told and "time over bound" in told
     drawing = ET.parse(tmp_path / "bench.svg").getroot()
     written = "".join(drawing.itertext())
-    assert all(name in written for name in names)
+    assert all(name in written for name in shown)
     page = (tmp_path / "bench.html").read_text()
-    assert page.count("<svg") == 2 and all(name in page for name in names) and "<script" not in page
+    assert (
+        page.count("<svg") == 2
+        and all(name in page for name in [*shown, "muon:momentum=0.9"])
+        and "<script" not in page
+    )
+
+
+def test_a_name_holds_only_the_options_in_which_specs_of_a_rule_differ() -> None:
+    labels = {
+        "a": "SOAP (betas=(0.9,0.95),spread=True)",
+        "b": "SOAP (betas=(0.9,0.95))",
+        "c": "Muon (momentum=0.9)",
+    }
+    result = {"entries": [{"name": n, "label": label, "engine": "loop"} for n, label in labels.items()]}
+    assert table.shortened(result) == {"a": "SOAP spread=True loop", "b": "SOAP loop", "c": "Muon loop"}
 
 
 def test_the_json_tells_every_round_and_what_it_was_made_on(capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,12 +47,13 @@ def drawn(result: Result, width: int) -> Board:
     bottom = TOP + row_height * len(rows)
     ticks = sorted({1.0, *x.ticks(7 if wide else 4)})
     board.columns(x, TOP, bottom, "time over bound, logarithmic", lambda v: f"{v:g}×", ticks)
+    names = table.shortened(result)
     slots = {spec: place for place, spec in enumerate(dict.fromkeys(row["spec"] for row in result["entries"]), 1)}
     for place, row in enumerate(rows):
         top = TOP + row_height * place
         middle = top + row_height / 2 + (0 if wide else 7)
         over, slot = row["over_bound"], slots[row["spec"]]
-        name, css = row["name"], f"name c{color(slot)}"
+        name, css = names[row["name"]], f"name c{color(slot)}"
         if wide:
             board.text(left - 14, middle + 4, clipped(name, left - 20), css, "end")
         else:
@@ -87,6 +88,7 @@ def page(result: Result, text: str) -> str:
     )
     machine = {**result["hardware"], **result["versions"]}
     made_on = " · ".join(f"{escape(key.replace('_', ' '))} {escape(str(value))}" for key, value in machine.items())
+    named = "".join(f" <code>{escape(spec)}</code>" for spec in table.options(result))
     link = f"data:application/json;charset=utf-8,{quote(text, safe=',:;=()!*')}"
     return f"""<!doctype html>
 <html lang=en>
@@ -97,7 +99,7 @@ def page(result: Result, text: str) -> str:
 <p class=kicker>steepest bench</p>
 <h1>{TITLE}</h1>
 <p class=lead>{escape(table.heading(result))}.</p>
-<p>This machine: {escape("; ".join(table.rates(result)))}.</p>
+<p>This machine: {escape("; ".join(table.rates(result)))}.{named}</p>
 <figure>{wide.markup()}{narrow.markup()}
 <figcaption>The bound is 1: what the step must take on this machine, measured in the same rounds. Full bars are
 this package's rules, pale ones other packages'; the thin line is the first to the last decile of the rounds.

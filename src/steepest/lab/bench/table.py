@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from steepest.core.columns import aligned
@@ -28,14 +29,15 @@ COLUMNS = (
 
 def cells(result: Result) -> list[dict[str, str]]:
     """A row of words for every entry, by column."""
-    return [_cells(row) for row in result["entries"]]
+    names = shortened(result, engines=False)
+    return [_cells(row, names[row["name"]]) for row in result["entries"]]
 
 
-def _cells(row: Result) -> dict[str, str]:
+def _cells(row: Result, name: str) -> dict[str, str]:
     bound = row["bound"]
     by = "p" if (bound["products_seconds"] or 0) > (bound["bytes_seconds"] or 0) else "b"
     return {
-        "optimizer": row["label"],
+        "optimizer": name,
         "engine": row["engine"] or NOTHING,
         "step": seconds(row["step"].get("median")),
         "ns/weight": number(row["ns_per_weight"].get("median")),
@@ -52,7 +54,15 @@ def lines(result: Result) -> list[str]:
     """Heading, table, bars and what was left out, for a terminal."""
     head = [name for name, _ in COLUMNS]
     table = aligned([head, *([row[name] for name in head] for row in cells(result))])
-    told = [heading(result), "; ".join(rates(result)), "", table[0], "-" * max(map(len, table)), *table[1:]]
+    told = [
+        heading(result),
+        "; ".join(rates(result)),
+        *options(result),
+        "",
+        table[0],
+        "-" * max(map(len, table)),
+        *table[1:],
+    ]
     told += ["", "time over bound (1 = the bound; logarithmic)", *bars(result)]
     told += [f"left out: {row['name']}: {row['reason']}" for row in result["skipped"]]
     return told
@@ -81,9 +91,29 @@ def rates(result: Result) -> list[str]:
     return told
 
 
+def options(result: Result) -> list[str]:
+    """The specs that name hyperparameters."""
+    specs = (row["spec"] for row in result["entries"] if row["engine"])
+    return list(dict.fromkeys(spec for spec in specs if ":" in spec))
+
+
+def shortened(result: Result, engines: bool = True) -> dict[str, str]:
+    """What to call the entries, by name: without the options that all specs of a rule share."""
+    given = {row["name"]: row["label"].rstrip(")").partition(" (") for row in result["entries"]}
+    named = {name: set(re.split(r",(?=[a-z_.]+=)", rest)) - {""} for name, (_, _, rest) in given.items()}
+    short = {}
+    for row in result["entries"]:
+        name, rule = row["name"], given[row["name"]][0]
+        shared = set.intersection(*(named[other] for other, (kind, _, _) in given.items() if kind == rule))
+        own = ", ".join(sorted(named[name] - shared))
+        short[name] = " ".join(filter(None, (rule, own, row["engine"] if engines else "")))
+    return short
+
+
 def bars(result: Result, width: int = 48) -> list[str]:
     """A line for every entry, quickest first; a bar's length is the logarithm of time over bound."""
-    rows = [(row["name"], row["over_bound"].get("median")) for row in result["entries"]]
+    names = shortened(result)
+    rows = [(names[row["name"]], row["over_bound"].get("median")) for row in result["entries"]]
     known = sorted(((name, value) for name, value in rows if value), key=lambda pair: pair[1])
     if not known:
         return []
