@@ -99,12 +99,10 @@ def measured(result: Record) -> list[str]:
         for row in result["entries"]
     ]
     head = ("", "step", "ns/weight", "x bound", "x fused AdamW", "extra memory")
-    told = [
-        f"{what}; {where}, {counted(setting['rounds'], 'round')}; {'; '.join(rates(result))}.{''.join(f' `{spec}`.' for spec in options(result))}",
-        "",
-    ]
+    named = "".join(f" `{spec}`." for spec in options(result))
+    setup = f"{what}; {where}, {counted(setting['rounds'], 'round')}; {'; '.join(rates(result))}.{named}"
     left_out = [f"Left out: {', '.join(row['name'] for row in result['skipped'])}."] if result["skipped"] else []
-    return [*told, *grid(head, rows), "", *left_out, *[""] * bool(left_out)]
+    return [setup, "", *grid(head, rows), "", *left_out, *[""] * bool(left_out)]
 
 
 def overhead(record: Record) -> list[str]:

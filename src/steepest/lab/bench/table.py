@@ -88,7 +88,7 @@ def rates(result: Result) -> list[str]:
             told.append(f"{speed / 1e9:,.3g} GB/s in place")
         else:
             told.append(f"{speed / 1e9:,.4g} GFLOP/s in {row['what']}")
-    return told
+    return list(dict.fromkeys(told))  # float32 may be the quickest where bfloat16 may be taken, too
 
 
 def options(result: Result) -> list[str]:
@@ -99,7 +99,7 @@ def options(result: Result) -> list[str]:
 
 def shortened(result: Result, engines: bool = True) -> dict[str, str]:
     """What to call the entries, by name: without the options that all specs of a rule share."""
-    given = {row["name"]: row["label"].rstrip(")").partition(" (") for row in result["entries"]}
+    given = {row["name"]: row["label"].removesuffix(")").partition(" (") for row in result["entries"]}
     named = {name: set(re.split(r",(?=[a-z_.]+=)", rest)) - {""} for name, (_, _, rest) in given.items()}
     short = {}
     for row in result["entries"]:
