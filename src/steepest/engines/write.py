@@ -83,8 +83,15 @@ def stepped(
     u, new = rule.update(g, start, step, state)
     if u is None:
         return w, new
-    moved = start - rule.lr * u
+    moved = descended(rule, start, u)
     return (shrunk(moved, shrink) if after else moved), new
+
+
+def descended(rule: Rule, w: Tensor, u: Tensor) -> Tensor:
+    """w - lr * u. Element rules round the product by itself, as every engine can; others save a pass."""
+    if rule.scope == "element" or isinstance(rule.lr, Tensor):
+        return w - rule.lr * u
+    return torch.sub(w, u, alpha=rule.lr)
 
 
 def shrunk(w: Tensor, factor: Any) -> Tensor:
