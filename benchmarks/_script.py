@@ -17,6 +17,7 @@ import torch
 
 from steepest.engines import ENGINES, why_not_compiled
 from steepest.lab import runtime
+from steepest.lab.bench import table
 from steepest.lab.bench.deciles import summary
 from steepest.lab.bench.entries import contenders
 from steepest.lab.bench.machine import described
@@ -50,6 +51,13 @@ def setting(args: argparse.Namespace, dtype: torch.dtype = torch.float32, until:
     # What ends a script from outside ends its rounds, and what they gave is written.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     return Setting(runtime.device(getattr(args, "device", "cpu")), dtype, args.threads, args.rounds, until)
+
+
+def shown(result: dict[str, Any]) -> None:
+    """Prints the table; ends the script where Ctrl-C has ended the rounds."""
+    print("\n".join(table.lines(result)), "\n", flush=True)
+    if result["setting"]["ended"] == "Ctrl-C":
+        raise SystemExit(130)
 
 
 def command() -> str:

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from _script import command, engines_here, options, overhead, save, setting, tell
+from _script import command, engines_here, options, overhead, save, setting, shown, tell
 
-from steepest.lab.bench import table
 from steepest.lab.bench.entries import contenders
 from steepest.lab.bench.measure import measure
 from steepest.lab.bench.shapes import shapes_of
@@ -37,7 +36,7 @@ def main() -> None:
         )
         record["models"].append(result)
         save(args.out, record, where.device)
-        print("\n".join(table.lines(result)), "\n", flush=True)
+        shown(result)
     tell("what one more tensor costs")
     record["overhead"] = overhead(args.optimizers, engines, "64", where)
     save(args.out, record, where.device)

@@ -13,10 +13,9 @@ import time
 from typing import Any
 
 import torch
-from _script import BEGAN, RESULTS, command, engines_here, options, overhead, save, setting, tell
+from _script import BEGAN, RESULTS, command, engines_here, options, overhead, save, setting, shown, tell
 
 from steepest.core.errors import SteepestError
-from steepest.lab.bench import table
 from steepest.lab.bench.entries import contenders
 from steepest.lab.bench.measure import Setting, measure
 from steepest.lab.bench.shapes import shapes_of
@@ -61,7 +60,7 @@ def main() -> None:
             continue
         record["models"].append({"stage": what, **result})
         save(out, record, where.device)
-        print("\n".join(table.lines(result)), "\n", flush=True)
+        shown(result)
     if time.monotonic() < ends:
         tell("what one more tensor costs")
         record["overhead"] = overhead(["adamw"], engines, "64", where)

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from _script import command, engines_here, options, overhead, save, setting, tell
+from _script import command, engines_here, options, overhead, save, setting, shown, tell
 from torch import Tensor
 
 from steepest.core.rule import hyperparameters
@@ -159,7 +159,7 @@ def main() -> None:
             result = measure(entries, shapes, where, command(), tell)
             record["models"].append(result)
             save(args.out, record, where.device)
-            print("\n".join(table.lines(result)), "\n", flush=True)
+            shown(result)
     tell("what one more matrix costs")
     record["overhead"] = overhead(["muon"], engines, "16x16", where)
     save(args.out, record, where.device)

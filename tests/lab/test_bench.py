@@ -230,9 +230,9 @@ def test_ctrl_c_keeps_the_blocks_before_it_and_the_time_limit_the_first_round() 
             raise KeyboardInterrupt from None
 
     found = interleaved({"a": action}, 5)
-    assert found.interrupted and [block.mean for block in found.blocks["a"]] == [1.0, 2.0]
+    assert found.ended == "Ctrl-C" and [block.mean for block in found.blocks["a"]] == [1.0, 2.0]
     found = interleaved({"a": lambda: Block([1.0], 0.0)}, 5, until=time.monotonic() - 1)
-    assert found.interrupted and len(found.blocks["a"]) == 1
+    assert found.ended == "time" and len(found.blocks["a"]) == 1
 
 
 def test_a_block_holds_every_step_and_ratios_are_taken_round_by_round() -> None:
@@ -424,7 +424,7 @@ def test_ctrl_c_prints_what_was_measured(monkeypatch: Any, capsys: pytest.Captur
     monkeypatch.setattr(Entry, "block", block)
     assert main(["bench", "sgd", *TINY, "--rounds", "9"]) == 130
     told = capsys.readouterr().out
-    assert "interrupted" in told and "SGD" in told and math.isclose(len(calls), 6)
+    assert "ended by Ctrl-C" in told and "SGD" in told and math.isclose(len(calls), 6)
 
 
 @pytest.mark.parametrize(

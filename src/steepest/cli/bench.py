@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
             "\n"
             + (f"{written[-1]}: the picture and the numbers" if written else "--out FOLDER draws it as a page")
         )
-    return 130 if result["setting"]["interrupted"] else 0
+    return 130 if result["setting"]["ended"] else 0
 
 
 def _setting(args: argparse.Namespace) -> Any:

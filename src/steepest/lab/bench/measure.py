@@ -73,7 +73,7 @@ def measure(
             "dtype": str(setting.dtype).removeprefix("torch."),
             "threads": setting.threads,
             "rounds": max(len(blocks) for blocks in rounds.blocks.values()),
-            "interrupted": rounds.interrupted,
+            "ended": rounds.ended,
         },
         "model": {"source": shapes.source, "tensors": len(shapes.named), "weights": shapes.weights},
         "rates": [_rate_row(key, probe, rounds) for key, probe in probes.items()],

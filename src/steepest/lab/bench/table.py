@@ -73,7 +73,7 @@ def heading(result: Result) -> str:
     model, setting = result["model"], result["setting"]
     words = f"{model['source']}: {model['weights']:,} {setting['dtype']} weights in {model['tensors']} tensors"
     where = counted(setting["threads"], "thread") if setting["device"] == "cpu" else setting["device"]
-    ended = ", interrupted" if setting["interrupted"] else ""
+    ended = f", ended by {setting['ended']}" if setting["ended"] else ""
     return f"{words}; {where}, {counted(setting['rounds'], 'round')}{ended}"
 
 

@@ -27,10 +27,10 @@ class Block:
 
 @dataclass
 class Rounds:
-    """Blocks by action, one a round as far as was got; ``interrupted`` says that Ctrl-C or the time ended them."""
+    """Blocks by action, one a round as far as was got; ``ended``: "Ctrl-C" or "time", if early."""
 
     blocks: dict[str, list[Block]] = field(default_factory=dict)
-    interrupted: bool = False
+    ended: str = ""
 
 
 def timed(action: Action, times: int, device: torch.device) -> Block:
@@ -88,12 +88,12 @@ def interleaved(
         for turn in range(rounds):
             for name in turned(names, turn):
                 if turn and time.monotonic() > until:
-                    found.interrupted = True
+                    found.ended = "time"
                     return found
                 tell(f"round {turn + 1} of {rounds}: {name}")
                 found.blocks[name].append(actions[name]())
     except KeyboardInterrupt:
-        found.interrupted = True
+        found.ended = "Ctrl-C"
     return found
 
 
@@ -110,11 +110,13 @@ def extra_bytes(action: Action, device: torch.device) -> int:
     autograd = torch.autograd
     nothing = torch._C._profiler._ExperimentalConfig()
     state = autograd.ProfilerState.CPU
+    torch._C._autograd._enable_record_function(False)  # of operations: it takes gigabytes for a large model's
     autograd._enable_profiler_legacy(autograd.ProfilerConfig(state, False, True, False, False, False, nothing))
     try:
         action()
     finally:
         records = autograd._disable_profiler_legacy()
+        torch._C._autograd._enable_record_function(True)
     changes = [e.cpu_memory_usage() for thread in records for e in thread if e.kind() == "memory_alloc"]
     return max(0, *accumulate(changes)) if changes else 0
 
