@@ -1,7 +1,7 @@
 """Batched: pieces of an element rule joined or cut to blocks of one size, equal shapes of other rules stacked.
 
-Bitwise the loop's result for element rules. For matrix rules a batched product may round otherwise than a
-single one, so equality there is to the working type's precision.
+The loop's result to the working type's precision: a tape rounds some sums once where the text rounds twice, and a
+batched product may round otherwise than a single one.
 """
 
 from __future__ import annotations

@@ -2,11 +2,13 @@
 
 Out of place, a dozen operations on a block allocate a dozen temporaries, and fetching fresh memory costs more than
 the arithmetic. So once a step the text runs on symbols, which note what is asked of them with this step's numbers
-in place; the calls are then made for every block with ``out=``. The same calls: bitwise the loop's result.
+in place; the calls are then made for every block with ``out=``. The same calls, but that a product which is only
+added is made with the sum and rounds with it: the loop's result to rounding, the same for every way to cut.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +35,12 @@ class Call:
 
     def symbols(self) -> list[Symbol]:
         return [a for a in (*self.args, *self.kwargs.values()) if type(a) is Symbol]
+
+    def moved(self, place: dict[int, int]) -> Call:
+        """The same call after its symbols have other places."""
+        args = tuple(Symbol(a.tape, place[a.place]) if type(a) is Symbol else a for a in self.args)
+        kwargs = {k: Symbol(a.tape, place[a.place]) if type(a) is Symbol else a for k, a in self.kwargs.items()}
+        return Call(self.func, args, kwargs)
 
     def made(self, values: list[Tensor]) -> Tensor:
         """The result for these values of the symbols."""
@@ -130,11 +138,40 @@ class Tape:
         if stores.keys() & stores.values():
             raise Unrecorded("its old value for another slot while it is itself written")
         self.constants: list[Any] = []
+        stores = self._fused(stores)
         self.player, self.registers = self._compiled(stores, self._dtypes(list(tensors.values())))
 
     def note(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Symbol:
         self.calls.append(Call(func, args, kwargs))
         return Symbol(self, self.first + len(self.calls) - 1)
+
+    def _fused(self, stores: dict[int, int]) -> dict[int, int]:
+        """The stores after each product with a number that only a sum reads has become part of that sum.
+
+        torch.add and torch.sub take the factor along: a pass over memory less, and one rounding for two.
+        """
+        read = Counter(s.place for call in self.calls for s in call.symbols())
+        read.update(stores.values())
+        calls, place = list(self.calls), {i: i for i in range(self.first)}
+        absorbed: set[int] = set()
+        for j, call in enumerate(self.calls):
+            if call.func not in (torch.add, torch.sub) or call.kwargs or len(call.symbols()) != 2:
+                continue
+            for term in (call.args[1], call.args[0])[: 2 if call.func is torch.add else 1]:
+                i = term.place - self.first
+                factors: tuple[Any, ...] = self.calls[i].args if i >= 0 and self.calls[i].func is torch.mul else ()
+                once = read[term.place] == 1 and i not in absorbed
+                if once and len(factors) == 2 and isinstance(factors[1], float):
+                    other = call.args[0] if term is call.args[1] else call.args[1]
+                    calls[j] = Call(call.func, (other, factors[0]), {"alpha": factors[1]})
+                    absorbed.add(i)
+                    break
+        self.calls = []
+        for i, call in enumerate(calls):
+            if i not in absorbed:
+                place[self.first + i] = self.first + len(self.calls)
+                self.calls.append(call.moved(place))
+        return {old: place[made] for old, made in stores.items()}
 
     def _dtypes(self, tensors: list[Tensor]) -> tuple[torch.dtype, ...]:
         """The type of every place, found by making the calls on single elements."""
@@ -176,7 +213,7 @@ class Tape:
         for i, call in enumerate(self.calls):
             place = self.first + i
             func = funcs.setdefault(call.func, f"f{len(funcs)}")
-            args = ", ".join(self._written(call, where))
+            args = ", ".join(self._written(call, where, dtypes))
             if place in into:
                 where[place] = f"v{into[place]}"
             elif TAKES_OUT[call.func]:
@@ -207,12 +244,17 @@ class Tape:
             PLAYERS[key] = space["player"]
         return PLAYERS[key], registers
 
-    def _written(self, call: Call, where: dict[int, str]) -> list[str]:
+    def _written(self, call: Call, where: dict[int, str], dtypes: tuple[torch.dtype, ...]) -> list[str]:
         """The arguments as text; what is no symbol is a constant, whose value changes from step to step."""
+        beside = {dtypes[s.place] for s in call.symbols()}
+        wrapped = next(iter(beside)) if len(beside) == 1 and call.func in ARITHMETIC and not call.kwargs else None
 
         def written(value: Any) -> str:
             if type(value) is Symbol:
                 return where[value.place]
+            if isinstance(value, float) and wrapped is not None and wrapped.is_floating_point:
+                # torch makes this tensor of a number itself, but anew at every call.
+                value = torch.tensor(value, dtype=wrapped)
             self.constants.append(value)
             return f"k{len(self.constants) - 1}"
 
@@ -237,6 +279,7 @@ class Memory:
         return dtype == self.dtype and self.busy <= made and until <= self.lent
 
 
+ARITHMETIC = (torch.add, torch.sub, torch.mul, torch.div)
 DTYPES: dict[tuple[Any, ...], tuple[torch.dtype, ...]] = {}
 PLAYERS: dict[tuple[Any, ...], Callable[..., None]] = {}
 TAKES_OUT: dict[Callable[..., Any], bool] = {}

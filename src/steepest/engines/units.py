@@ -33,7 +33,7 @@ class Sizes:
     stack: float
 
 
-CPU = Sizes(65536, 65536, 65536, 2**19)
+CPU = Sizes(16384, 65536, 65536, 2**19)
 """What a dozen operations write in between then stays in a cache. Copying a small piece in and out costs less
 than operations of its own. Stacks of 2 MiB were within a tenth of the best for Muon and SOAP, sides 64 to 768."""
 GPU = Sizes(2**22, 2**25, math.inf, 2**26)
