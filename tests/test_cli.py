@@ -84,6 +84,15 @@ def test_info_tells_torch_compiler_engines_and_extras(capsys: pytest.CaptureFixt
     assert "engine compiled" in output(capsys, "info")
 
 
+def test_show_prints_the_kernel_of_an_element_rule_and_refuses_others(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = output(capsys, "show", "lion", "--kernel")
+    assert 'extern "C" void run(' in text and "exp_avg" in text
+    assert main(["show", "muon", "--kernel"]) == 2
+    assert "muon sees a whole matrix" in capsys.readouterr().err
+
+
 def test_an_unknown_name_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "mun"]) == 2
     assert "unknown optimizer 'mun': did you mean 'muon'?" in capsys.readouterr().err

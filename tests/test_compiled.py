@@ -88,6 +88,24 @@ def test_new_numbers_steps_and_sizes_recompile_nothing(name: str) -> None:
 
 
 @needs_compiler
+def test_new_numbers_and_steps_of_a_matrix_rule_recompile_nothing() -> None:
+    from torch._dynamo.utils import counters
+
+    named = few(torch.float32)
+    optimizer = build(("muon", {}), named, engine="compiled")
+    walk(optimizer, named, 2)
+    kernels, graphs = len(KERNELS), counters["stats"]["unique_graphs"]
+    for t in range(2, 5):
+        for group in optimizer.param_groups:
+            group["lr"] *= 0.5
+            group["weight_decay"] += 0.01
+            if "momentum" in group:
+                group["momentum"] -= 0.01
+        walk(optimizer, named, 1, start=t)
+    assert (len(KERNELS), counters["stats"]["unique_graphs"]) == (kernels, graphs)
+
+
+@needs_compiler
 def test_large_weights_run_alone_and_strided_ones_too() -> None:
     """A weight too large to be joined is updated through a flat view, or as a copy where it has none."""
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steepest.core.job import Engine, Moment, Piece, Run
+from steepest.core.job import NO_GRAD, Engine, Moment, Piece, Run
 from steepest.core.layout import Layout
 from steepest.core.rule import Rule
 
@@ -57,6 +57,7 @@ class Arrangement:
         self.runs: list[tuple[int, int, Run]] = [
             (i, turn, engine(rule, pieces)) for (_, turn), (i, pieces) in shared.items()
         ]
+        self.pieces = [piece for piece, _, _ in homes]
         for piece, keys, home in homes:
             for name, key in keys.items():
                 if piece.state[name] is not home[key]:
@@ -115,8 +116,12 @@ class Arrangement:
             for piece, grad in zip(pieces, views(local(p.grad)), strict=True):
                 piece.grad = grad
         counts = self.steps.add_(1).tolist()
-        for i, turn, run in self.runs:
-            run(Moment(rule, int(counts[i]), peak_lr, turn))
+        try:
+            for i, turn, run in self.runs:
+                run(Moment(rule, int(counts[i]), peak_lr, turn))
+        finally:
+            for piece in self.pieces:
+                piece.grad = NO_GRAD
 
     def _as_far_apart(self) -> bool:
         """Whether nobody has set one member's step count and not another's."""

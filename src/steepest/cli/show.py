@@ -14,6 +14,7 @@ SUMMARY = "one optimizer: pseudocode, hyperparameters, memory, paper, quirks"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="as `steepest list` shows it, or ./mine.py:MyRule")
+    parser.add_argument("--kernel", action="store_true", help="print the C++ that an element rule becomes")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -24,9 +25,31 @@ def run(args: argparse.Namespace) -> int:
     rule = resolve(args.name).rule
     if rule is None:
         raise BadInput(f"{args.name} is not a steepest rule: its hyperparameters are in its own documentation")
+    if args.kernel:
+        print(kernel(rule))
+        return 0
     told = described(rule)
     print(json.dumps(told, indent=1, default=list) if args.json else page(told))
     return 0
+
+
+def kernel(rule: Any) -> str:
+    """The C++ text of the rule's usual step, with its default choices and float32 weights.
+
+    Raises: BadInput for a rule that is none.
+    """
+    from steepest.core.errors import BadInput
+    from steepest.core.rule import defaults
+    from steepest.engines.native import Inexpressible, text_of
+
+    if rule.scope != "element":
+        raise BadInput(
+            f"{rule.name()} sees a whole {rule.scope}: only rules of scope element become native kernels"
+        )
+    try:
+        return text_of(rule(**{k: v for k, v in defaults(rule).items() if k != "companion"}))
+    except Inexpressible as why:
+        raise BadInput(f"{why}; the engine 'batched' runs it") from why
 
 
 def described(rule: Any) -> dict[str, Any]:

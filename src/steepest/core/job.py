@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from steepest.core.rule import Rule
+
+NO_GRAD = torch.empty(0)
 
 
 @dataclass(slots=True, eq=False)
@@ -17,7 +20,8 @@ class Piece:
     """What a rule sees as one weight: a parameter, or a part of one (the q of a fused qkv).
 
     ``grad``, ``weight`` and the tensors of ``state`` are views of the real ones; for a matrix rule all have at
-    least two dimensions (a vector is one row). ``grad`` is another tensor at each step, of the same type.
+    least two dimensions (a vector is one row). ``grad`` is another tensor at each step, of the same type, and
+    :data:`NO_GRAD` between steps, so that nothing keeps a gradient alive that its owner has dropped.
     ``index`` counts the pieces of an optimizer: random draws and spread refreshes depend on it. A block of a
     larger piece has its ``start`` there; several pieces joined to one are its ``members``.
     """

@@ -140,6 +140,7 @@ class Tape:
         self.constants: list[Any] = []
         stores = self._fused(stores)
         self.player, self.registers = self._compiled(stores, self._dtypes(list(tensors.values())))
+        self.calls = []  # whose symbols hold the tape: no cycle is left for the garbage collector
 
     def note(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Symbol:
         self.calls.append(Call(func, args, kwargs))

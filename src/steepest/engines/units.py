@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from steepest.core.job import Piece
+from steepest.core.job import NO_GRAD, Piece
 from steepest.core.rule import Rule
 
 Unit = Callable[[], Iterator[Piece]]
@@ -118,7 +118,7 @@ def cut(piece: Piece, block: float) -> Unit:
     length = int(min(size, block))
     views = zip(*(t.view(-1).split(length) for t in (piece.weight, *piece.state.values())), strict=True)
     blocks = [
-        Piece(piece.grad, w, dict(zip(piece.state, state, strict=True)), piece.index, start=i * length)
+        Piece(NO_GRAD, w, dict(zip(piece.state, state, strict=True)), piece.index, start=i * length)
         for i, (w, *state) in enumerate(views)
     ]
 
@@ -126,6 +126,7 @@ def cut(piece: Piece, block: float) -> Unit:
         for part, grad in zip(blocks, piece.grad.reshape(-1).split(length), strict=True):
             part.grad = grad
             yield part
+            part.grad = NO_GRAD
 
     return unit
 
