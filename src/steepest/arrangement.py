@@ -115,10 +115,11 @@ class Arrangement:
         for pieces, views, p in self.viewed:
             for piece, grad in zip(pieces, views(local(p.grad)), strict=True):
                 piece.grad = grad
-        counts = self.steps.add_(1).tolist()
+        done = self.steps.tolist()
         try:
             for i, turn, run in self.runs:
-                run(Moment(rule, int(counts[i]), peak_lr, turn))
+                run(Moment(rule, int(done[i]) + 1, peak_lr, turn))
+            self.steps.add_(1)  # only now: a step that failed before it moved anything was none
         finally:
             for piece in self.pieces:
                 piece.grad = NO_GRAD
