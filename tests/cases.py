@@ -11,7 +11,8 @@ import torch
 from steepest.core.errors import SteepestError
 from steepest.core.rule import Rule, defaults, hyperparameters
 from steepest.engines import why_not_compiled
-from steepest.optimizer import Optimizer, face
+from steepest.faces import face
+from steepest.optimizer import Optimizer
 from steepest.registry import rules
 
 SHAPES: dict[str, tuple[int, ...]] = {
@@ -31,9 +32,10 @@ Case = tuple[str, dict[str, Any]]
 
 
 def variants(rule: type[Rule]) -> Iterator[dict[str, Any]]:
-    """The defaults and every named variant; momentum where it is off by default, so that there is state."""
-    for name in rule.variants:
-        yield {"variant": name}
+    """The defaults and every named variant, without lr where it has none; momentum where it is off by default, so
+    that there is state."""
+    for name, values in rule.variants.items():
+        yield {"variant": name} | {k: v for k, v in values.items() if (k, v) == ("lr", None)}
     for name, hyper in hyperparameters(rule).items():
         if hyper.is_number and getattr(rule, name, None) == 0.0 and name == "momentum":
             yield {name: 0.9}
@@ -89,7 +91,20 @@ def weights(dtype: torch.dtype = torch.float64, seed: int = 0) -> dict[str, torc
 
 def build(case: Case, named: dict[str, torch.nn.Parameter], **more: Any) -> Optimizer:
     rule, arguments = case
-    return face(rules()[rule])(list(named.items()), **({"lr": 0.01, "weight_decay": 0.1} | arguments | more))
+    given = {"lr": 0.01, "weight_decay": 0.1} | untold(rules()[rule]) | arguments
+    return begun(face(rules()[rule])(list(named.items()), **(given | more)))
+
+
+def untold(rule: type[Rule]) -> dict[str, Any]:
+    """What a rule would read from a model, and these weights do not tell."""
+    return {"head_dim": 3} if "head_dim" in hyperparameters(rule) else {}
+
+
+def begun(optimizer: Optimizer) -> Optimizer:
+    """The optimizer told that what it wants to begin with was not measured."""
+    for ask in optimizer.owed():
+        optimizer.observe(ask, {})
+    return optimizer
 
 
 def give_gradients(named: dict[str, torch.nn.Parameter], t: int) -> None:
@@ -102,7 +117,16 @@ def give_gradients(named: dict[str, torch.nn.Parameter], t: int) -> None:
 def walk(optimizer: Optimizer, named: dict[str, torch.nn.Parameter], steps: int, start: int = 0) -> None:
     for t in range(start, start + steps):
         give_gradients(named, t)
-        optimizer.step()
+        step(optimizer)
+
+
+def step(optimizer: Optimizer) -> None:
+    """A step, and what it asks for: in the place of every measurement something made of the gradient."""
+    asked = optimizer.asks()
+    optimizer.step()
+    members = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    for ask in asked:
+        optimizer.observe(ask, {p: 0.5 * p.grad + 0.1 for p in members})
 
 
 def same(a: dict[str, torch.nn.Parameter], b: dict[str, torch.nn.Parameter]) -> bool:

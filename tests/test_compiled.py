@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import shutil
+from typing import Any
 
 import pytest
 import torch
@@ -36,8 +37,23 @@ def compare(case: Case, dtype: torch.dtype, rtol: float) -> None:
         torch.testing.assert_close(fast[name], w, rtol=rtol, atol=rtol / 10)
 
 
+def quick(found: list[Any]) -> list[Any]:
+    """All cases, those that need a kernel of torch.compile for each shape marked slow, but for a rule's first.
+
+    Rules with many phases take minutes for one case; a trajectory of each is walked compiled anyway.
+    """
+    many = ("kron", "psgd")
+    first = {p.values[0][0]: p.id for p in reversed(found) if p.values[0][0] not in many}
+    return [
+        p
+        if p.id in first.values() or rules()[p.values[0][0]].scope == "element"
+        else pytest.param(*p.values, id=p.id, marks=pytest.mark.slow)
+        for p in found
+    ]
+
+
 @needs_compiler
-@pytest.mark.parametrize("case", cases(variants))
+@pytest.mark.parametrize("case", quick(cases(variants)))
 def test_compiled_walks_as_the_loop_does_to_float32_rounding(case: Case) -> None:
     compare(case, torch.float32, 1e-4)
 

@@ -17,7 +17,8 @@ from steepest import engines
 from steepest.core.errors import SlowEngine
 from steepest.core.rule import Rule, Slot, Step, choice, number
 from steepest.engines import ENGINES, why_not_compiled
-from steepest.optimizer import Optimizer, face
+from steepest.faces import face
+from steepest.optimizer import Optimizer
 
 EAGER = ("loop", "batched")
 ENGINE = pytest.mark.parametrize("engine", [n for n in ENGINES if n in EAGER or not why_not_compiled()])

@@ -11,6 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 from steepest.linalg.adam import ema_in_one_pass, ema_of_square
 from steepest.linalg.eigenbasis import eigenbasis, refreshed, reordered
 from steepest.linalg.newton_schulz import KELLER, orthogonalise
+from steepest.linalg.norms import frobenius
 from steepest.linalg.symmetric import PANEL, ema_of_gram, symmetric_baddbmm
 
 WHOLE = (PANEL + 3, PANEL + 30)
@@ -189,3 +190,8 @@ def test_every_form_compiles_whole_with_numbers_as_tensors() -> None:
     arguments = (x, a, eigenbasis(a), beta)
     for found, expected in zip(torch.compile(all_of, fullgraph=True)(*arguments), all_of(*arguments), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-9)
+
+
+def test_the_frobenius_norm_of_a_large_matrix_is_right_to_six_digits() -> None:
+    x = torch.randn(50_000, 256, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(frobenius(x).double().item(), x.double().norm().item(), rtol=1e-6, atol=0)

@@ -101,7 +101,9 @@ def test_one_scheduler_moves_every_group(name: str) -> None:
 def test_one_cycle_with_its_momentum_runs_over_every_rule(name: str) -> None:
     named = weights()
     optimizer = build((name, {"momentum": 0.9} if name == "sgd" else {}), named)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=5)
+    cycled = any(key in optimizer.defaults for key in ("momentum", "betas"))  # what torch looks for
+    schedule = torch.optim.lr_scheduler.OneCycleLR
+    scheduler = schedule(optimizer, max_lr=0.1, total_steps=5, cycle_momentum=cycled)
     for t in range(4):
         give_gradients(named, t)
         optimizer.step()
@@ -135,7 +137,15 @@ def test_groups_keep_their_own_hyperparameters_and_undecayed_roles_are_not_decay
     assert told["norm.weight"] == (0.01, 0.0)
 
 
-@pytest.mark.parametrize("case", cases(variants))
+def of_its_own(case: Any) -> bool:
+    """Whether a weight moves alike whatever others there are: no draws, which count pieces, and no totals."""
+    optimizer = build(case, weights())
+    rules = [optimizer.rule_of(group) for group in optimizer.param_groups]
+    drawn = any(rule.randoms((4, 4), rule.phase(t)) for rule in rules for t in (1, 2))
+    return not drawn and not any(rule.totals for rule in rules)
+
+
+@pytest.mark.parametrize("case", [p for p in cases(variants) if of_its_own(p.values[0])])
 def test_a_group_added_late_walks_as_if_alone(case: Any) -> None:
     together, apart = weights(), weights()
     early = {n: p for n, p in together.items() if n != "blocks.0.mlp.in_.weight"}
@@ -147,13 +157,11 @@ def test_a_group_added_late_walks_as_if_alone(case: Any) -> None:
     walk(optimizer, together, 2, start=2)
     alone = {"blocks.0.mlp.in_.weight": apart["blocks.0.mlp.in_.weight"]}
     other = build(case, alone)
-    for t in (2, 3):
-        give_gradients(apart, t)
-        other.step()
+    walk(other, apart, 2, start=2)
     assert torch.equal(late, alone["blocks.0.mlp.in_.weight"])
 
 
-@pytest.mark.parametrize("case", cases(variants))
+@pytest.mark.parametrize("case", [p for p in cases(variants) if "lr" not in p.values[0][1]])
 def test_a_tensor_learning_rate_walks_as_the_float_and_is_saved_as_a_float(case: Any) -> None:
     plain, tensor = weights(), weights()
     walk(build(case, plain), plain, 3)

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import references
 import torch
+from cases import begun
 from test_trajectories import INPUTS
 
-from steepest.optimizer import face
+from steepest.faces import face
 from steepest.registry import rules
 
 TEXTS = {
@@ -38,7 +39,7 @@ def test_the_option_walks_as_the_numpy_text(name: str, text: ModuleType, options
     for tensor in tensors(text):
         grads = [INPUTS[f"grad/{t:03d}/{tensor}"] for t in range(steps)]
         p = torch.nn.Parameter(torch.tensor(INPUTS[f"init/{tensor}"]))
-        optimizer = face(rules()[name])([(tensor, p)], **options)
+        optimizer = begun(face(rules()[name])([(tensor, p)], **options))
         for t, expected in enumerate(text.walk(INPUTS[f"init/{tensor}"], grads, **options)):
             p.grad = torch.tensor(grads[t])
             optimizer.step()

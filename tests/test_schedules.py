@@ -66,6 +66,13 @@ def test_no_schedule_rises_after_its_warmup(name):
     assert all(later <= earlier + 1e-15 for earlier, later in itertools.pairwise(values))
 
 
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_frozen_steps_come_before_the_schedule_of_the_others(name):
+    values = [factor(name, t, T + 30, W, minimum=0.1, freeze=30) for t in range(T + 30)]
+    assert values[:30] == [0.0] * 30
+    assert values[30:] == curve(name, warmup=W, minimum=0.1)
+
+
 def test_scheduler_moves_every_group_by_one_factor_of_its_own_lr():
     a, b = torch.zeros(2, requires_grad=True), torch.zeros(2, requires_grad=True)
     optimizer = torch.optim.SGD([{"params": [a], "lr": 0.02}, {"params": [b], "lr": 3e-4}])
@@ -110,6 +117,9 @@ def test_one_step_and_all_warmup_schedules_are_defined():
         (dict(name="cosine", step=-1, total=10), "step=-1"),
         (dict(name="cosine", step=0, total=0), "total=0"),
         (dict(name="cosine", step=0, total=10, warmup=11), "warmup=11"),
+        (dict(name="cosine", step=0, total=10, freeze=10), "freeze=10"),
+        (dict(name="cosine", step=0, total=10, freeze=-1), "freeze=-1"),
+        (dict(name="cosine", step=0, total=10, freeze=4, warmup=7), "warmup=7"),
         (dict(name="cosine", step=0, total=10, minimum=1.5), "minimum=1.5"),
         (dict(name="cosine", step=0, total=10, minimum=math.nan), "minimum=nan"),
         (dict(name="wsd", step=0, total=10, decay=0.0), "decay=0.0"),

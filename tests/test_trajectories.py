@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cases import needs_compiler
 
-from steepest.registry import rules
+from steepest.registry import rule_of_trajectory, rules
 from steepest.verify import one, trajectories
 
 ORACLES = Path(__file__).parent / "oracles"
@@ -18,7 +19,9 @@ PATHS = [pytest.param(p, id=f"{p.parent.name}/{p.stem}") for p in trajectories(O
 
 
 def test_every_rule_has_a_trajectory() -> None:
-    assert {p.parent.name for p in trajectories(ORACLES)} >= set(rules())
+    # Shampoo's papers describe two programs that are not theirs alone: tests/references stands for them.
+    replayed = {rule_of_trajectory(json.loads(p.read_text())) for p in trajectories(ORACLES)}
+    assert replayed >= set(rules().values()) - {rules()["shampoo"]}
 
 
 @pytest.mark.parametrize("engine", ["loop", "batched"])

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from steepest.core.rule import Rule as Rule
+    from steepest.initial import initialise as initialise
     from steepest.optimizer import Optimizer as Optimizer
-    from steepest.optimizer import explain_routing as explain_routing
+    from steepest.registry import explain_routing as explain_routing
     from steepest.registry import resolve as resolve
 
 __version__ = "0.1.0"
@@ -22,7 +23,8 @@ _PUBLIC = {
     "Rule": "steepest.core.rule",
     "Layout": "steepest.core.layout",
     "Optimizer": "steepest.optimizer",
-    "explain_routing": "steepest.optimizer",
+    "explain_routing": "steepest.registry",
+    "initialise": "steepest.initial",
     "resolve": "steepest.registry",
 }
 

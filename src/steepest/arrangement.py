@@ -6,7 +6,8 @@ lasts until what it was made of changes: :meth:`Arrangement.fits` tells.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from steepest.core.job import NO_GRAD, Engine, Moment, Piece, Run
 from steepest.core.layout import Layout
-from steepest.core.rule import Rule
+from steepest.core.rule import Rule, Step, working_dtype
 
 State = dict[str, Tensor]
 Cut = Callable[[Tensor], list[Tensor]]
@@ -54,8 +55,9 @@ class Arrangement:
         shared: dict[tuple[float, int], tuple[int, list[Piece]]] = {}
         for (i, turn), pieces in together.items():
             shared.setdefault((self.ahead[i], turn), (i, []))[1].extend(pieces)
+        self.shared = [(i, turn, pieces) for (_, turn), (i, pieces) in shared.items()]
         self.runs: list[tuple[int, int, Run]] = [
-            (i, turn, engine(rule, pieces)) for (_, turn), (i, pieces) in shared.items()
+            (i, turn, engine(rule, pieces)) for i, turn, pieces in self.shared
         ]
         self.pieces = [piece for piece, _, _ in homes]
         for piece, keys, home in homes:
@@ -72,30 +74,13 @@ class Arrangement:
         homes: list[tuple[Piece, dict[str, str], State]],
     ) -> list[Piece]:
         assert p.grad is not None
-        weight = local(p.detach())
-        if weight.numel() == 0:
-            return []
-        slots = [key for key in state if key != "step"]
-        if rule.scope != "matrix":
-            piece = Piece(local(p.grad), weight, {key: local(state[key]) for key in slots})
-            self.plain.append((piece, p))
-            homes.append((piece, {key: key for key in slots}, state))
-            return [piece]
-        pieces = []
-        for part, w in layout.parts(weight).items():
-            keys = {key.removesuffix(f".{part}"): key for key in slots if not part or key.endswith(f".{part}")}
-            own = {name: state[key] for name, key in keys.items()}
-            if w.ndim < 2:  # a matrix rule sees a vector as one row
-                w, own = w.view(1, -1), {n: t.view(1, -1) if t.ndim < 2 else t for n, t in own.items()}
-            pieces.append(Piece(w, w, own))
-            homes.append((pieces[-1], keys, state))
-
-        def views(grad: Tensor) -> list[Tensor]:
-            return [g if g.ndim > 1 else g.reshape(1, -1) for g in layout.parts(grad).values()]
-
-        for piece, grad in zip(pieces, views(p.grad), strict=True):
-            piece.grad = grad
-        self.viewed.append((pieces, views, p))
+        found = pieces_of(p, p.grad, rule, state, layout)
+        homes.extend((piece, keys, state) for piece, keys in found)
+        pieces = [piece for piece, _ in found]
+        if rule.scope == "matrix" and pieces:
+            self.viewed.append((pieces, matrices(layout), p))
+        else:
+            self.plain.extend((piece, p) for piece in pieces)
         return pieces
 
     def fits(self, rule: Rule, members: list[Tensor]) -> bool:
@@ -108,18 +93,35 @@ class Arrangement:
             and self._as_far_apart()
         )
 
-    def step(self, rule: Rule, peak_lr: Any) -> None:
+    def step(self, rule: Rule, peak_lr: Any, totals: Mapping[str, Tensor]) -> None:
         """One step of every piece with its gradient of now."""
-        for piece, p in self.plain:
-            piece.grad = p.grad if type(p.grad) is Tensor else local(p.grad)
-        for pieces, views, p in self.viewed:
-            for piece, grad in zip(pieces, views(local(p.grad)), strict=True):
-                piece.grad = grad
         done = self.steps.tolist()
-        try:
+        with self._gradients():
             for i, turn, run in self.runs:
-                run(Moment(rule, int(done[i]) + 1, peak_lr, turn))
+                run(Moment(rule, int(done[i]) + 1, peak_lr, turn, totals))
             self.steps.add_(1)  # only now: a step that failed before it moved anything was none
+
+    def contributions(self, rule: Rule, peak_lr: Any) -> Iterator[dict[str, Tensor]]:
+        """What each piece adds to the step's numbers over all weights."""
+        done = self.steps.tolist()
+        with self._gradients():
+            for i, turn, pieces in self.shared:
+                moment = Moment(rule, int(done[i]) + 1, peak_lr, turn)
+                step = Step(moment.phase, moment.corrections)
+                for piece in pieces:
+                    working = working_dtype(piece.weight.dtype)
+                    yield rule.contribution(piece.grad.to(working), piece.weight.to(working), step, piece.state)
+
+    @contextmanager
+    def _gradients(self) -> Iterator[None]:
+        """Gives every piece its weight's gradient of now, and nothing afterwards."""
+        try:
+            for piece, p in self.plain:
+                piece.grad = p.grad if type(p.grad) is Tensor else local(p.grad)
+            for pieces, views, p in self.viewed:
+                for piece, grad in zip(pieces, views(local(p.grad)), strict=True):
+                    piece.grad = grad
+            yield
         finally:
             for piece in self.pieces:
                 piece.grad = NO_GRAD
@@ -128,6 +130,34 @@ class Arrangement:
         """Whether nobody has set one member's step count and not another's."""
         first, *_ = counts = self.steps.tolist()
         return [t - first for t in counts] == self.ahead
+
+
+def pieces_of(
+    p: Tensor, x: Tensor, rule: Rule, state: State, layout: Layout
+) -> list[tuple[Piece, dict[str, str]]]:
+    """What the rule sees of a weight, with ``x`` (a gradient, a measurement) cut alike; and where the state of
+    each piece lies: slot name to key."""
+    weight = local(p.detach())
+    if weight.numel() == 0:
+        return []
+    slots = [key for key in state if key != "step"]
+    if rule.scope != "matrix":
+        own = {key: local(state[key]) for key in slots}
+        return [(Piece(local(x), weight, own), {key: key for key in slots})]
+    found = []
+    cut = matrices(layout)
+    for part, w, g in zip(layout.parts(weight), cut(weight), cut(x), strict=True):
+        keys = {key.removesuffix(f".{part}"): key for key in slots if not part or key.endswith(f".{part}")}
+        own = {name: state[key] for name, key in keys.items()}
+        if weight.ndim < 2:
+            own = {n: t.view(1, -1) if t.ndim < 2 else t for n, t in own.items()}
+        found.append((Piece(g, w, own), keys))
+    return found
+
+
+def matrices(layout: Layout) -> Cut:
+    """Cuts a tensor into the matrices that a layout says it holds; a vector is one row."""
+    return lambda x: [part if part.ndim > 1 else part.reshape(1, -1) for part in layout.parts(x).values()]
 
 
 def _same(a: object, b: object) -> bool:

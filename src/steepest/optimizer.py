@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
@@ -10,14 +9,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from steepest.arrangement import Arrangement, is_dtensor, local
-from steepest.core.errors import BadInput, RoutingError, UnknownName, UnsupportedTensor
+from steepest.arrangement import Arrangement, is_dtensor, local, pieces_of
+from steepest.checkpoints import fitting, matched, owned
+from steepest.core.errors import BadInput, RoutingError, UnsupportedTensor
 from steepest.core.layout import Layout
 from steepest.core.naming import HIDDEN, Family, Named, named_of
-from steepest.core.rule import Rule, defaults, hyperparameters, working_dtype
+from steepest.core.rule import Ask, Rule, defaults, hyperparameters, variant_of, working_dtype
 from steepest.engines import engine as engine_of
+from steepest.heads import by_head_dim, with_head_dims
 from steepest.routing import Route, Routing, check, check_patterns, check_roles, layout_of, role_of
 from steepest.rules.adamw import AdamW
+from steepest.settings import known, merged, roles_merged
 
 Params = nn.Module | Iterable[Any]
 
@@ -31,15 +33,18 @@ class Optimizer(torch.optim.Optimizer):
         variant: a named set of hyperparameters (``steepest show NAME`` lists them).
         companion: hyperparameters of the AdamW that takes what a matrix rule is not meant for: ``lr``, or
             ``lr_ratio`` times this lr, ``betas``, ``eps``, ``weight_decay`` and so on.
+        by_role: role to the rule's own hyperparameters for weights of that role, over what the rule itself says
+            (``steepest show NAME``), such as ``{"head": {"lr_ratio": 0.1}, "norm": {"weight_decay": 0.0}}``.
         roles: parameter name or pattern to role, where the inferred role is wrong.
         layouts: parameter name or pattern to layout, for fused or stacked weights (see core/layout.py).
         undecayed: roles whose weights are not decayed, such as ("embed", "norm", "bias").
         engine: "loop", "batched", "compiled" or "auto".
         hyperparameters: the rule's own, by name.
 
-    Each group of ``params`` becomes one torch group per rule and per decay, so one scheduler moves all of
-    them and one ``state_dict`` holds them. In a group that holds both the rule's and the companion's weights,
-    its keys are the rule's, and a ``companion`` key is the companion's; otherwise they are the weights' own.
+    Each group of ``params`` becomes one torch group per rule and set of hyperparameters, so one scheduler moves
+    all of them and one ``state_dict`` holds them. In a group that holds both the rule's and the companion's
+    weights, its keys are the rule's, and a ``companion`` key is the companion's; otherwise they are the weights'
+    own.
 
     Raises: BadInput, UnknownName for hyperparameters; RoutingError, UnsupportedTensor for weights.
     """
@@ -47,6 +52,7 @@ class Optimizer(torch.optim.Optimizer):
     rule: ClassVar[type[Rule]]
     _arranged: dict[int, Arrangement]
     _held: list[int]
+    _owed: tuple[Ask, ...] | None
 
     def __init__(
         self,
@@ -55,20 +61,23 @@ class Optimizer(torch.optim.Optimizer):
         *,
         variant: str | None = None,
         companion: Mapping[str, Any] | None = None,
+        by_role: Mapping[str, Mapping[str, Any]] | None = None,
         roles: Mapping[str, str] | None = None,
         layouts: Mapping[str, Layout | str | Mapping[str, int]] | None = None,
         undecayed: Iterable[str] = (),
         engine: str = "auto",
         **hyper: Any,
     ) -> None:
-        values = defaults(self.rule, variant)
-        companions = merged(self.rule.companion or {}, values.pop("companion", {}), companion or {})
+        values, own = defaults(self.rule, variant), variant_of(self.rule, variant)
+        companions = merged(self.rule.companion or {}, own.get("companion", {}), companion or {})
         if companion and self.rule.companion is None:
             raise BadInput(
                 f"{self.rule.name()} takes every weight: companion={dict(companion)} has nothing to move"
             )
         values |= known(self.rule, hyper) | ({} if lr is None else {"lr": lr})
-        self.rule(**values)  # checks the values before anything is allocated
+        # Checks the values before anything is allocated; each group resolves its own.
+        self._made = self.rule(**self.rule.resolved(values))
+        self._by_role = roles_merged(self.rule, self.rule.by_role, own.get("by_role", {}), by_role or {})
         self._rules = {rule.name(): rule for rule in (AdamW, self.rule)}
         self._companion = companions
         self._roles, self._layouts = dict(roles or {}), dict(layouts or {})
@@ -81,7 +90,7 @@ class Optimizer(torch.optim.Optimizer):
         self._modules: dict[Tensor, Named] = {}
         self._forget()
         if isinstance(params, nn.Module):
-            found = named_of(params)
+            found = with_head_dims(named_of(params), params)
             self._modules = {n.parameter: n for n in found}
             params = [(n.name, n.parameter) for n in found]
         super().__init__(params, values)
@@ -98,10 +107,11 @@ class Optimizer(torch.optim.Optimizer):
         members = list(self._named(given.pop("params")))
         companion = merged(self._companion, given.pop("companion", {}))
         family = Family(members)
-        routed: dict[tuple[str, bool], list[Named]] = defaultdict(list)
+        routed: dict[tuple[str, bool, tuple[tuple[str, Any], ...]], list[Named]] = defaultdict(list)
         if (
             self.rule.companion is not None
             and not any(n.name for n in members)
+            and not self._made.takes("embed")
             and len({n.parameter.ndim >= 2 for n in members}) > 1
         ):
             raise RoutingError(
@@ -110,16 +120,17 @@ class Optimizer(torch.optim.Optimizer):
             )
         for named in members:
             role, why = role_of(named, self._roles, family)
-            rule = self.rule if self.rule.companion is None or role in HIDDEN else AdamW
+            rule = self.rule if self._made.takes(role) else AdamW
             check(named, rule)
             layout, shape_why = layout_of(named, role, rule, self._layouts, family)
             self._layout[named.parameter] = layout
             self._routes[named.parameter] = _routes(
                 named, role, rule, "; ".join(filter(None, (why, shape_why))), layout
             )
-            routed[rule.name(), role in self._undecayed].append(named)
-        mixed = len({name for name, _ in routed}) > 1
-        for (name, undecayed), part in routed.items():
+            own_role = self._by_role.get(role, {}) if rule is self.rule else {}
+            routed[rule.name(), role in self._undecayed, tuple(own_role.items())].append(named)
+        mixed = len({name for name, _, _ in routed}) > 1
+        for (name, undecayed, differs), part in routed.items():
             own = name == self.rule.name()
             values = {k: v for k, v in self.defaults.items() if k in hyperparameters(self.rule)} if own else {}
             if not own:
@@ -127,10 +138,18 @@ class Optimizer(torch.optim.Optimizer):
                 values = defaults(AdamW) | {k: v for k, v in companion.items() if k != "lr_ratio"} | {"lr": lr}
             if own or not mixed:
                 values |= known(self._rules[name], {k: v for k, v in given.items() if k != "param_names"})
+            lr = values["lr"]
+            values |= {k: v for k, v in differs if k != "lr_ratio" and k not in given}
+            if isinstance(lr, Tensor) and not isinstance(values["lr"], Tensor):
+                values["lr"] = torch.full_like(lr, values["lr"])
+            values = self._rules[name].resolved(values)
+            if "lr_ratio" in (ratio := dict(differs)):
+                values["lr"] = ratio["lr_ratio"] * values["lr"]
             if undecayed:
                 values["weight_decay"] = 0.0
-            self._rules[name](**values)
-            self._add(name, values, part)
+            for told, alike in by_head_dim(values, part, name):
+                self._rules[name](**told)
+                self._add(name, told, alike)
 
     def _add(self, rule: str, values: dict[str, Any], part: list[Named]) -> None:
         params: list[Any] = [(n.name, n.parameter) if n.name else n.parameter for n in part]
@@ -155,6 +174,10 @@ class Optimizer(torch.optim.Optimizer):
         rule = self._rules[group["rule"]]
         return rule(**{name: group[name] for name in hyperparameters(rule)})
 
+    def routes_of(self, p: Tensor) -> tuple[Route, ...]:
+        """Which rule a weight got, or each part of it, and why."""
+        return tuple(self._routes[p])
+
     def routing(self) -> Routing:
         """Which weight got which rule and why, in the order in which the weights were given."""
         held = {p for group in self.param_groups for p in group["params"]}
@@ -169,15 +192,81 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if missing := self.owed():
+            raise BadInput(
+                f"{self.rule.name()} asked for {missing[0].kind} before this step and was given none: call "
+                "observe(ask, {parameter: tensor}) for each of owed(), see steepest.estimates"
+            )
         if (held := self._held_state()) != self._held:
             self._arranged.clear()  # somebody put other tensors into the state
+        owed = self.asks()
+        moving: list[tuple[Arrangement, Rule, dict[str, Any]]] = []
         for index, group in enumerate(self.param_groups):
             rule = self.rule_of(group)
             if members := [p for p in group["params"] if p.grad is not None]:
-                self._arrangement(index, rule, members).step(rule, group["peak_lr"])
+                moving.append((self._arrangement(index, rule, members), rule, group))
+        totals = self._totals(moving)
+        for arrangement, rule, group in moving:
+            arrangement.step(rule, group["peak_lr"], totals if group["rule"] == self.rule.name() else {})
+        self._owed = owed
         if held != self._held:
             self._held = self._held_state()
         return loss
+
+    def _totals(self, moving: list[tuple[Arrangement, Rule, dict[str, Any]]]) -> dict[str, Tensor]:
+        """The numbers over all weights that the rule reads in this step."""
+        own = [(a, rule, g) for a, rule, g in moving if g["rule"] == self.rule.name() and rule.totals]
+        added = [x for a, rule, group in own for x in a.contributions(rule, group["peak_lr"])]
+        how = {name: kind for _, rule, _ in own for name, kind in rule.totals.items()}
+        return {
+            name: getattr(torch.stack([x[name] for x in added]), "amax" if kind == "max" else "sum")()
+            for name, kind in how.items()
+        }
+
+    # -- what is measured beside the gradient ------------------------------------------------------------------
+
+    def asks(self) -> tuple[Ask, ...]:
+        """What the coming step wants measured: each is handed to :meth:`observe` after ``step()``."""
+        if type(self._made).asks is Rule.asks:
+            return ()
+        groups = self._own_groups()
+        return self.rule_of(groups[0]).asks(self._done() + 1) if groups else ()
+
+    def owed(self) -> tuple[Ask, ...]:
+        """What :meth:`observe` must be given before the coming step: what the last one asked for and was not given
+        yet; before the first, what the rule wants to begin with."""
+        if self._owed is None:
+            groups = self._own_groups()
+            self._owed = self.rule_of(groups[0]).first_asks() if groups and not self._done() else ()
+        return self._owed
+
+    def _own_groups(self) -> list[dict[str, Any]]:
+        return [group for group in self.param_groups if group["rule"] == self.rule.name()]
+
+    def _done(self) -> int:
+        """Steps that the rule has made, of its weights' counts the largest."""
+        counted = (self.state[p] for group in self._own_groups() for p in group["params"])
+        return max((int(state["step"]) for state in counted if state), default=0)
+
+    @torch.no_grad()
+    def observe(self, ask: Ask, measured: Mapping[Tensor, Tensor]) -> None:
+        """Take a measurement that is owed: each parameter's tensor, of its shape.
+
+        Parameters of the companion are passed over. Raises: BadInput for one that was not asked for.
+        """
+        if ask not in self.owed():
+            raise BadInput(f"{self.rule.name()} did not ask for {ask}, or has it: observe what owed() tells")
+        for group in self._own_groups():
+            rule = self.rule_of(group)
+            for p in group["params"]:
+                if p not in measured or not self.state[p]:
+                    continue
+                for piece, _ in pieces_of(p, measured[p], rule, self.state[p], self._layout[p]):
+                    working = working_dtype(piece.weight.dtype)
+                    x, w = piece.grad.to(working), piece.weight.to(working)
+                    for name, value in rule.observe(ask.kind, x, w, piece.state).items():
+                        piece.state[name].copy_(value)
+        self._owed = tuple(owed for owed in self.owed() if owed != ask)
 
     def _held_state(self) -> list[int]:
         """Which tensors are the state; they cannot be freed and their numbers used again while it is arranged."""
@@ -195,14 +284,14 @@ class Optimizer(torch.optim.Optimizer):
                 if not self.state[p]:
                     self._allocate(p, rule)
             found = Arrangement(
-                engine_of(self._engine), rule, members, self.state, self._layout, self._first_pieces()
+                engine_of(self._engine), rule, members, self.state, self._layout, self.first_pieces()
             )
             self._arranged[index] = found
             self._held = []
         return found
 
-    def _first_pieces(self) -> dict[Tensor, int]:
-        """The index of each weight's first piece among all pieces of its rule."""
+    def first_pieces(self) -> dict[Tensor, int]:
+        """The index of each weight's first piece among all pieces of its rule, on which random draws depend."""
         firsts, counts = {}, dict.fromkeys(self._rules, 0)
         for p, routes in self._routes.items():
             firsts[p] = counts[routes[0].rule]
@@ -263,9 +352,9 @@ class Optimizer(torch.optim.Optimizer):
         for index, (group, saved) in enumerate(zip(self.param_groups, saved_groups, strict=True)):
             if saved.get("rule", group["rule"]) != group["rule"]:
                 raise BadInput(f"group {index} was saved by {saved['rule']!r}, not by {group['rule']!r}")
-            for p, key in self._matched(index, group, saved):
+            for p, key in matched(index, group, saved):
                 if key in state_dict["state"]:
-                    new[p] = self._fitting(p, state_dict["state"][key])
+                    new[p] = fitting(self._label(p), p, self.state[p], state_dict["state"][key])
         for group, saved in zip(self.param_groups, saved_groups, strict=True):
             for key, value in saved.items():
                 if key in ("params", "param_names"):
@@ -274,46 +363,19 @@ class Optimizer(torch.optim.Optimizer):
                     group[key].fill_(float(value))
                 elif key in group or key == "initial_lr":
                     group[key] = tuple(value) if isinstance(value, list) else value
+        if self._owed:  # of the steps before; what was measured for a first step is in the state
+            self._owed = None
         for p, state in new.items():
             self.state[p] = state
         for post in self._optimizer_load_state_dict_post_hooks.values():
             post(self)
 
-    def _matched(self, index: int, group: dict[str, Any], saved: dict[str, Any]) -> list[tuple[Tensor, Any]]:
-        names, theirs = group.get("param_names"), saved.get("param_names")
-        if len(group["params"]) != len(saved["params"]):
-            raise BadInput(
-                f"group {index} of the checkpoint has {len(saved['params'])} weights, here {len(group['params'])}"
-            )
-        if not names or not theirs:
-            return list(zip(group["params"], saved["params"], strict=True))
-        keys = dict(zip(theirs, saved["params"], strict=True))
-        if missing := [name for name in names if name not in keys]:
-            raise BadInput(f"group {index} of the checkpoint has no weight {missing[0]!r}")
-        return [(p, keys[name]) for p, name in zip(group["params"], names, strict=True)]
-
-    def _fitting(self, p: Tensor, saved: Mapping[str, Any]) -> dict[str, Tensor]:
-        mine = self.state[p]
-        if mine and set(saved) != set(mine):
-            odd = sorted(set(saved) ^ set(mine))[0]
-            where = "the checkpoint lacks" if odd in mine else "this optimizer does not keep"
-            raise BadInput(f"{self._label(p)}: {where} state {odd!r}: build the optimizer with the same options")
-        state = {}
-        for name, value in saved.items():
-            tensor = torch.as_tensor(value, dtype=torch.float32 if name == "step" else None)
-            if name in mine and tensor.shape != mine[name].shape:
-                raise BadInput(
-                    f"{self._label(p)}: state {name!r} has shape {tuple(tensor.shape)} in the checkpoint, "
-                    f"{tuple(mine[name].shape)} here"
-                )
-            # A copy: two optimizers that load one dictionary must not share their state.
-            state[name] = tensor.detach().clone() if name == "step" else tensor.detach().to(p.device, copy=True)
-        return state
-
     def __getstate__(self) -> dict[str, Any]:
         own = (
             "_rules",
             "_companion",
+            "_by_role",
+            "_made",
             "_roles",
             "_layouts",
             "_undecayed",
@@ -329,37 +391,9 @@ class Optimizer(torch.optim.Optimizer):
         self._forget()
 
     def _forget(self) -> None:
+        self._owed = None
         self._arranged = {}
         self._held = []
-
-
-def owned(tensor: Tensor) -> Tensor:
-    """The tensor itself, or a copy if it shares its memory with others."""
-    alone = is_dtensor(tensor) or tensor.untyped_storage().nbytes() == tensor.nbytes
-    return tensor if alone else tensor.clone()
-
-
-def merged(*hyper: Mapping[str, Any]) -> dict[str, Any]:
-    """Later companions over earlier ones; a later lr also replaces an earlier lr_ratio, and the reverse."""
-    result: dict[str, Any] = {}
-    for values in hyper:
-        other = {"lr": "lr_ratio", "lr_ratio": "lr"}
-        for name in values:
-            if name not in hyperparameters(AdamW) and name != "lr_ratio":
-                raise UnknownName.among(
-                    "hyperparameter of the companion", name, [*hyperparameters(AdamW), "lr_ratio"]
-                )
-            result.pop(other.get(name, ""), None)
-        result |= values
-    return result
-
-
-def known(rule: type[Rule], hyper: Mapping[str, Any]) -> dict[str, Any]:
-    """The hyperparameters as given, lists as tuples; UnknownName for one that the rule does not have."""
-    for name in hyper:
-        if name not in hyperparameters(rule):
-            raise UnknownName.among(f"hyperparameter of {rule.name()}", name, hyperparameters(rule))
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in hyper.items()}
 
 
 def _routes(named: Named, role: str, rule: type[Rule], why: str, layout: Layout) -> list[Route]:
@@ -375,49 +409,3 @@ def _routes(named: Named, role: str, rule: type[Rule], why: str, layout: Layout)
         )
         for part, view in parts.items()
     ]
-
-
-_FACES: dict[Any, type[Optimizer]] = {}
-
-
-def face(rule: type[Rule]) -> type[Optimizer]:
-    """The optimizer class of a rule, named after it, with its hyperparameters in signature and docstring."""
-    if rule not in _FACES:
-        _FACES[rule] = _made(rule)
-    return _FACES[rule]
-
-
-def _made(rule: type[Rule]) -> type[Optimizer]:
-    hypers = hyperparameters(rule)
-    told = "\n".join(
-        f"        {name} (default {defaults(rule)[name]!r}): {h.meaning}." for name, h in hypers.items()
-    )
-    doc = f"{rule.title}.\n\n{inspect.cleandoc(rule.__doc__ or '')}\n\n{rule.paper}.\n\nArgs:\n{told}\n\n"
-    made = type(rule.__name__, (Optimizer,), {"rule": rule, "__doc__": doc + (Optimizer.__doc__ or "")})
-    # Pickling finds the class as steepest.<name>.
-    made.__module__ = "steepest" if rule.__module__.startswith("steepest.rules.") else rule.__module__
-    parameters = dict(inspect.signature(Optimizer.__init__).parameters)
-    del parameters["hyper"], parameters["self"]
-    own = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults(rule)[name])
-        for name in hypers
-        if name != "lr"
-    ]
-    made.__signature__ = inspect.Signature([*parameters.values(), *own])  # type: ignore[attr-defined]
-    return made
-
-
-def explain_routing(
-    params: Params | Optimizer, optimizer: str | type[Optimizer] = "muon", **options: Any
-) -> Routing:
-    """Which weight of a model gets which rule and why, without keeping an optimizer.
-
-    Args: a model (or parameters, or an optimizer made before), an optimizer's name or class, and the options
-    ``roles``, ``layouts``, ``undecayed`` that its constructor would get. ``print`` the result.
-    """
-    if isinstance(params, Optimizer):
-        return params.routing()
-    from steepest.registry import rule_named
-
-    made = face(rule_named(optimizer)) if isinstance(optimizer, str) else optimizer
-    return made(params, **options).routing()

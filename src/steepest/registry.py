@@ -20,35 +20,112 @@ import torch
 from torch import nn
 
 from steepest.core.errors import BadInput, UnknownName
-from steepest.core.rule import Rule, defaults, hyperparameters, text
-from steepest.optimizer import Optimizer, face, known, merged
+from steepest.core.rule import Rule, defaults, hyperparameters, text, variant_of
+from steepest.faces import face
+from steepest.optimizer import Optimizer, Params
+from steepest.routing import Routing
 from steepest.rules.adamw import AdamW
+from steepest.settings import known, merged, roles_merged
 
 
 @functools.cache
 def rules() -> dict[str, type[Rule]]:
-    """The built-in rules by name: every Rule that a module of ``steepest.rules`` defines."""
-    package = importlib.import_module("steepest.rules")
-    found: dict[str, type[Rule]] = {}
-    for module in pkgutil.iter_modules(package.__path__):
-        for rule in _rules_of(importlib.import_module(f"steepest.rules.{module.name}")):
-            found[rule.name()] = rule
-    return dict(sorted(found.items()))
+    """The built-in rules by name: every Rule of ``steepest.rules``, every wrapper over what it is known with."""
+    known = dict(_plain())
+    known |= {name: wrapped(name, known[module.OVER]) for name, module in wrappers().items()}
+    return dict(sorted(known.items()))
+
+
+@functools.cache
+def _plain() -> dict[str, type[Rule]]:
+    modules = [importlib.import_module(f"steepest.rules.{name}") for name in _modules("steepest.rules")]
+    return {rule.name(): rule for module in modules for rule in _rules_of(module)}
+
+
+@functools.cache
+def wrappers() -> dict[str, Any]:
+    """The modules of ``steepest.wrappers`` by name; a wrapper is the function of its module's name, from rule to
+    rule, and ``OVER`` names the rule that its bare name means."""
+    modules = {
+        name: importlib.import_module(f"steepest.wrappers.{name}") for name in _modules("steepest.wrappers")
+    }
+    return {name: module for name, module in modules.items() if hasattr(module, "OVER")}
+
+
+_WRAPPED: dict[tuple[str, Any], type[Rule]] = {}
+
+
+def wrapped(wrapper: str, rule: type[Rule]) -> type[Rule]:
+    """The rule that a wrapper makes of a rule, the same class for every call."""
+    if (wrapper, rule) not in _WRAPPED:
+        _WRAPPED[wrapper, rule] = getattr(wrappers()[wrapper], wrapper)(rule)
+    return _WRAPPED[wrapper, rule]
+
+
+def _modules(package: str) -> list[str]:
+    return [module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__)]
+
+
+def built_in(name: str) -> type[Rule] | None:
+    """The built-in rule of that name, ``lion`` or wrapped, ``cautious-lion``; None if there is none."""
+    outer, _, inner = name.partition("-")
+    if name in rules() or outer not in wrappers():
+        return rules().get(name)
+    rule = built_in(inner)
+    return None if rule is None else wrapped(outer, rule)
 
 
 def rule_named(name: str) -> type[Rule]:
     """The built-in rule of that name. Raises: UnknownName with the nearest one."""
-    if name not in rules():
-        raise UnknownName.among("optimizer", name, rules(), "(`steepest list` shows all)")
-    return rules()[name]
+    rule = built_in(name)
+    if rule is None:
+        known = [*rules(), *(f"{outer}-{inner}" for outer in wrappers() for inner in _plain())]
+        raise UnknownName.among("optimizer", name, known, "(`steepest list` shows all)")
+    return rule
 
 
 def class_named(name: str) -> type[Optimizer]:
     """The optimizer class of a built-in rule by the rule's class name. Raises: AttributeError."""
+    if (rule := _by_class(name)) is not None:
+        return face(rule)
+    raise AttributeError(str(UnknownName.among("name in steepest", name, [r.__name__ for r in rules().values()])))
+
+
+def _by_class(name: str) -> type[Rule] | None:
+    """``Lion``, ``Cautious``, ``CautiousLion``, ``CautiousGaLoreLion``; None if there is none."""
     for rule in rules().values():
         if rule.__name__ == name:
-            return face(rule)
-    raise AttributeError(str(UnknownName.among("name in steepest", name, [r.__name__ for r in rules().values()])))
+            return rule
+    for outer in wrappers():
+        prefix = outer.replace("_", "")
+        if name.lower().startswith(prefix) and (inner := _by_class(name[len(prefix) :])) is not None:
+            return wrapped(outer, inner)
+    return None
+
+
+def explain_routing(
+    params: Params | Optimizer, optimizer: str | type[Optimizer] = "muon", **options: Any
+) -> Routing:
+    """Which weight of a model gets which rule and why, without keeping an optimizer.
+
+    Args: a model (or parameters, or an optimizer made before), an optimizer's name or class, and the options
+    ``roles``, ``layouts``, ``undecayed`` that its constructor would get. ``print`` the result.
+    """
+    if isinstance(params, Optimizer):
+        return params.routing()
+    made = face(rule_named(optimizer)) if isinstance(optimizer, str) else optimizer
+    return made(params, **options).routing()
+
+
+def rule_of_trajectory(told: Mapping[str, Any]) -> type[Rule] | None:
+    """The rule that a recorded trajectory is of; None if there is none.
+
+    A wrapper's module may tell with ``over(told)`` which rule was wrapped.
+    """
+    name = told["optimizer"]
+    if hasattr(wrappers().get(name), "over"):
+        return wrapped(name, rules()[wrappers()[name].over(told)])
+    return next((rule for rule in rules().values() if rule.replays(told)), None)
 
 
 @dataclass(frozen=True)
@@ -69,7 +146,7 @@ class Contender:
     @property
     def label(self) -> str:
         """What a table calls it: a built-in rule by its class's name, with options if any; others as typed."""
-        if self.rule not in rules().values():
+        if not self.is_built_in:
             return self.name
         _, _, options = self.name.partition(":")
         return self.kind.__name__ + (f" ({options})" if options else "")
@@ -79,11 +156,14 @@ class Contender:
         """The rule behind it; None for a foreign class."""
         return self.kind.rule if issubclass(self.kind, Optimizer) else None
 
+    @property
+    def is_built_in(self) -> bool:
+        """Whether the rule, or what wraps it, is the project's own."""
+        return self.rule is not None and built_in(self.rule.name()) is self.rule
+
     def hyperparameters(self, **overrides: Any) -> dict[str, Any]:
         """The recipe with overrides, companions merged key by key."""
-        companions = merged(self.recipe.get("companion", {}), overrides.get("companion", {}))
-        values = {**self.recipe, **overrides}
-        return values | {"companion": companions} if companions else values
+        return tables_merged(self.rule, self.recipe, overrides)
 
     def build(
         self,
@@ -111,19 +191,22 @@ class Contender:
             kind = f"{self.kind.__module__}.{self.kind.__qualname__}"
             return {"class": kind, **self._text(), "hyperparameters": _jsonable({"lr": lr, **values})}
         variant = values.pop("variant", None)
-        full = defaults(self.rule, variant)
-        companion = merged(self.rule.companion or {}, full.pop("companion", {}), values.pop("companion", {}))
+        full, own = defaults(self.rule, variant), variant_of(self.rule, variant)
+        companion = merged(self.rule.companion or {}, own.get("companion", {}), values.pop("companion", {}))
+        by_role = roles_merged(self.rule, self.rule.by_role, own.get("by_role", {}), values.pop("by_role", {}))
         extras = {k: values.pop(k) for k in _FACE if k in values}
         full |= known(self.rule, values)
         told: dict[str, Any] = {"rule": self.rule.name(), "version": self.rule.version}
         told |= {k: v for k, v in extras.items() if v} | self._text()
+        if by_role:
+            told["by_role"] = by_role
         if self.rule.companion is not None:
             told["companion"] = {"version": AdamW.version, **merged(defaults(AdamW), companion)}
         return dict(_jsonable(told | {"hyperparameters": full | {"lr": lr}}))
 
     def _text(self) -> dict[str, str]:
         """A file of the user's has no version to raise: its text is the version."""
-        own = bool(self.source) and self.rule not in rules().values()
+        own = bool(self.source) and not self.is_built_in
         return {"text_sha256": hashlib.sha256(self.source.encode()).hexdigest()} if own else {}
 
     @property
@@ -178,8 +261,8 @@ def resolve(spec: str) -> Contender:
     Raises: UnknownName with the nearest name; BadInput for a file or option that cannot be used.
     """
     head, _, rest = spec.partition(":")
-    if head in rules():
-        return _of_rule(spec, rules()[head], _options(rest, spec), text(rules()[head]))
+    if (own := built_in(head)) is not None:
+        return _of_rule(spec, own, _options(rest, spec), text(own))
     if not rest:
         rule_named(head)  # no colon: only a built-in rule can be meant
     name, _, options = rest.partition(":")
@@ -209,35 +292,43 @@ def resolve(spec: str) -> Contender:
 
 
 def _of_rule(spec: str, rule: type[Rule], options: dict[str, Any], source: str) -> Contender:
-    variant = rule.variants.get(options.get("variant", ""), {}) if "variant" in options else {}
-    if "variant" in options:
-        defaults(rule, options["variant"])  # raises for an unknown one
+    variant = variant_of(rule, options.get("variant"))
     # A named variant is somebody's own choice: where it speaks, the general recipe is silent.
     recipe = {k: v for k, v in rule.recipe.items() if k not in variant}
     known(rule, {k: v for k, v in options.items() if k not in _FACE})
-    companions = merged(recipe.pop("companion", {}), options.pop("companion", {}))
-    recipe |= options
-    if companions:
-        recipe["companion"] = companions
-    grid = hyperparameters(rule)["lr"].grid or hyperparameters(Rule)["lr"].grid
+    recipe = tables_merged(rule, recipe, options)
+    grid = variant.get("lr_grid") or hyperparameters(rule)["lr"].grid or hyperparameters(Rule)["lr"].grid
     return Contender(spec, face(rule), tuple(grid), dict(_jsonable(recipe)), rule.recipe_source, source)
 
 
-_FACE = ("variant", "companion", "undecayed", "roles", "layouts")
+_FACE = ("variant", "companion", "by_role", "undecayed", "roles", "layouts")
+
+
+def tables_merged(
+    rule: type[Rule] | None, recipe: Mapping[str, Any], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Options over a recipe, the companion's and each role's key by key."""
+    values = {**recipe, **options}
+    if rule is not None:
+        companions = merged(recipe.get("companion", {}), options.get("companion", {}))
+        by_role = roles_merged(rule, recipe.get("by_role", {}), options.get("by_role", {}))
+        values |= ({"companion": companions} if companions else {}) | ({"by_role": by_role} if by_role else {})
+    return values
 
 
 def _options(written: str, spec: str) -> dict[str, Any]:
-    """``momentum=0.9,betas=(0.9,0.95),companion.lr=3e-3`` as a dictionary."""
+    """``betas=(0.9,0.95),companion.lr=3e-3,by_role.head.lr_ratio=0.1`` as a dictionary of dictionaries."""
     options: dict[str, Any] = {}
     for item in filter(None, re.split(r",(?=\s*[A-Za-z_][\w.]*\s*=)", written)):
         key, equals, value = item.partition("=")
         if not equals:
             raise BadInput(f"{spec}: option {item!r} is not name=value")
-        target, _, inner = key.strip().partition(".")
-        if inner:
-            options.setdefault(target, {})[inner] = literal(value)
-        else:
-            options[target] = literal(value)
+        # A parameter's name, which a layout or a role is declared for, has points of its own.
+        *tables, last = key.strip().split(".", 2 if key.strip().startswith("by_role.") else 1)
+        target: dict[str, Any] = options
+        for table in tables:
+            target = target.setdefault(table, {})
+        target[last] = literal(value)
     return options
 
 

@@ -4,7 +4,8 @@ Conventions. Steps count from 0; the factor of step t is the one that the optimi
 t = total - 1. Warm-up is linear, (t + 1) / warmup: no step is spent at zero, and step warmup - 1 is the first at
 the peak. After it comes a shape s(x) of x = (t - warmup) / (total - warmup): a decay would reach its end at
 t = total, one past the last step, so that the last step still moves the weights. The end of every decay is
-``minimum``, a factor of the peak, reached by rescaling: minimum + (1 - minimum) · s(x).
+``minimum``, a factor of the peak, reached by rescaling: minimum + (1 - minimum) · s(x). ``freeze`` first steps at
+zero come before all this, for a rule that gathers state before it moves (Adalayer, frozen).
 """
 
 from __future__ import annotations
@@ -60,16 +61,27 @@ SCHEDULES: dict[str, Shape] = {
 
 
 def factor(
-    name: str, step: int, total: int, warmup: int = 0, *, minimum: float = 0.0, decay: float = 0.2
+    name: str,
+    step: int,
+    total: int,
+    warmup: int = 0,
+    *,
+    minimum: float = 0.0,
+    decay: float = 0.2,
+    freeze: int = 0,
 ) -> float:
     """Factor of the peak learning rate at ``step``, 0 to total - 1; later steps keep the schedule's end.
 
     warmup: steps. minimum: where decays end, as a factor of the peak. decay: the share of all steps in which
-    wsd and wsd-sqrt fall. Raises UnknownName for the name and BadInput for a value outside its range.
+    wsd and wsd-sqrt fall. freeze: first steps at zero; what follows is the schedule of the steps that are left.
+    Raises UnknownName for the name and BadInput for a value outside its range.
     """
-    _check(name, total, warmup, minimum, decay)
+    _check(name, total, warmup, minimum, decay, freeze)
     if step < 0:
         raise BadInput(f"schedule step={step}: steps count from 0")
+    if step < freeze:
+        return 0.0
+    step, total = step - freeze, total - freeze
     if step < warmup:
         return (step + 1) / warmup
     after = max(1, total - warmup)
@@ -85,22 +97,28 @@ def schedule(
     *,
     minimum: float = 0.0,
     decay: float = 0.2,
+    freeze: int = 0,
     last_epoch: int = -1,
 ) -> LambdaLR:
     """A torch scheduler that gives every param group its initial lr times :func:`factor` of the step.
 
     last_epoch: index of the last step done where a run is continued (its groups hold ``initial_lr``), as torch's.
     """
-    _check(name, total_steps, warmup, minimum, decay)
-    factor_of = partial(factor, name, total=total_steps, warmup=warmup, minimum=minimum, decay=decay)
+    _check(name, total_steps, warmup, minimum, decay, freeze)
+    factor_of = partial(
+        factor, name, total=total_steps, warmup=warmup, minimum=minimum, decay=decay, freeze=freeze
+    )
     return LambdaLR(optimizer, factor_of, last_epoch)
 
 
-def _check(name: str, total: int, warmup: int, minimum: float, decay: float) -> None:
+def _check(name: str, total: int, warmup: int, minimum: float, decay: float, freeze: int) -> None:
     if name not in SCHEDULES:
         raise UnknownName.among("schedule", name, SCHEDULES)
     if total < 1:
         raise BadInput(f"schedule total={total} steps: it must be at least 1")
+    if not 0 <= freeze < total:
+        raise BadInput(f"schedule freeze={freeze} steps: it must lie from 0 to less than the total of {total}")
+    total -= freeze
     if not 0 <= warmup <= total:
         raise BadInput(f"schedule warmup={warmup} steps: it must lie between 0 and the total of {total}")
     if not 0 <= minimum <= 1:

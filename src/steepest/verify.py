@@ -23,8 +23,10 @@ from steepest.core.errors import BadInput, CorruptFile, SteepestError, UnknownNa
 from steepest.core.naming import HIDDEN
 from steepest.core.rule import Rule
 from steepest.engines import ENGINES, why_not_compiled
-from steepest.optimizer import Optimizer, face
-from steepest.registry import rules
+from steepest.engines.draws import replayed
+from steepest.faces import face
+from steepest.optimizer import Optimizer
+from steepest.registry import rule_of_trajectory
 
 # The shared inputs' tensors; "matrix" are hidden matrices.
 ROLES = {"square": "matrix", "tall": "matrix", "wide": "matrix", "embed": "embed", "head": "head", "bias": "bias"}
@@ -106,17 +108,20 @@ def one(path: Path, inputs: Mapping[str, np.ndarray], engine: str) -> Verdict:
     try:
         told, arrays = json.loads(path.read_text()), _load(path.with_suffix(".npz"))
         tolerance = float(told["rtol_suggested"])
-        rule = rules().get(told["optimizer"])
+        rule = rule_of_trajectory(told)
         if rule is None:
             return verdict("not implemented", f"no rule named {told['optimizer']!r}")
         if engine == "compiled" and (missing := why_not_compiled()):
             return verdict("not implemented", missing)
-        arguments = rule.of_trajectory(told["hyperparameters"], told["source"], told["dtype"])
+        arguments = rule.of_trajectory(told, arrays)
         weights = {
             name: torch.nn.Parameter(torch.tensor(inputs[f"init/{name}"]).to(getattr(torch, told["param_dtype"])))
             for name in told["tensors"]
         }
-        built = face(rule)(list(weights.items()), engine=engine, roles=_roles(told, rule), **arguments)
+        own = arguments.pop("groups", {})
+        params = [{"params": [(name, w)], **own.get(name, {})} for name, w in weights.items()] if own else weights
+        arguments["roles"] = _roles(told, rule) | arguments.get("roles", {})
+        built = face(rule)(params if own else list(weights.items()), engine=engine, **arguments)
     except (ValueError, KeyError, json.JSONDecodeError, CorruptFile) as error:
         return verdict("fail", f"damaged trajectory {path.name}: {type(error).__name__}: {error}")
     except SteepestError as error:
@@ -142,17 +147,32 @@ def distance(
     kept = set(told["steps_kept"])
     lrs = arrays.get("extra/lr")
     worst, where = 0.0, "the start"
+    hyper = told["hyperparameters"]
+    peak = next((hyper[key] for key in ("lr", "lr_params") if hyper.get(key)), None)
+    firsts = optimizer.first_pieces()
+    places = {firsts[w]: name for name, w in weights.items() if _group_of(optimizer, w)["rule"] == rule.name()}
+
+    def recorded(t: int, index: int) -> dict[str, Tensor]:
+        keys = rule.drawn(arrays, t - 1, places[index]) if index in places else {}
+        return {draw: torch.tensor(arrays[key]) for draw, key in keys.items()}
+
+    _feed(optimizer, rule, -1, weights, arrays)
     for t in range(max(kept) + 1):
         # Companion rates follow in the same proportion.
-        factor = 1.0 if lrs is None else float(lrs[t]) / told["hyperparameters"]["lr"]
+        factor = 1.0 if lrs is None or peak is None else float(lrs[t]) / peak
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
         for name, w in weights.items():
             w.grad = torch.tensor(inputs[f"grad/{t:03d}/{name}"]).to(w.dtype)
-        optimizer.step()
-        if t == 0:
-            for name, w in weights.items():
-                _inject(optimizer, rule, name, w, arrays)
+        asked = optimizer.asks()
+        with replayed(recorded):
+            optimizer.step()
+        for ask in asked:
+            keys = {name: rule.observed(t, name).get(ask.kind, "") for name in weights}
+            optimizer.observe(
+                ask, {weights[name]: torch.tensor(arrays[key]) for name, key in keys.items() if key in arrays}
+            )
+        _feed(optimizer, rule, t, weights, arrays)
         for name, w in weights.items() if t in kept else ():
             gap = np.abs(w.detach().double().numpy() - arrays[f"param/{t:03d}/{name}"]).max(initial=0.0)
             move = float(told["total_move"][name])
@@ -164,16 +184,29 @@ def distance(
     return worst, where
 
 
-def _inject(
-    optimizer: Optimizer, rule: type[Rule], name: str, w: Tensor, arrays: Mapping[str, np.ndarray]
+def _feed(
+    optimizer: Optimizer,
+    rule: type[Rule],
+    t: int,
+    weights: Mapping[str, Tensor],
+    arrays: Mapping[str, np.ndarray],
 ) -> None:
-    group = next(g for g in optimizer.param_groups if any(w is p for p in g["params"]))
-    if group["rule"] != rule.name():
-        return
-    slots = optimizer.rule_of(group).slots(tuple(w.shape))
-    for slot, key in rule.injected(name, tuple(w.shape), slots).items():
-        if key in arrays:
-            optimizer.state[w][slot].copy_(torch.tensor(arrays[key]))
+    """Give the state that the trajectory says after step t."""
+    for name, w in weights.items():
+        group = _group_of(optimizer, w)
+        if group["rule"] != rule.name():
+            continue
+        own, state = optimizer.rule_of(group), optimizer.state[w]
+        slots = own.slots(tuple(w.shape))
+        keys = rule.fed(t, name, tuple(w.shape), slots)
+        fed = {slot: torch.tensor(arrays[key]).to(state[slot]) for slot, key in keys.items() if key in arrays}
+        fed = {slot: value.view(slots[slot].shape) for slot, value in fed.items()}
+        for slot, value in own.refitted(state, fed).items() if fed else ():
+            state[slot].copy_(value)
+
+
+def _group_of(optimizer: Optimizer, w: Tensor) -> dict[str, Any]:
+    return next(g for g in optimizer.param_groups if any(w is p for p in g["params"]))
 
 
 def _roles(told: Mapping[str, Any], rule: type[Rule]) -> dict[str, str]:

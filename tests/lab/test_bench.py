@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -51,6 +52,15 @@ def test_a_preset_is_routed_by_its_names_as_the_model_itself_is(name: str) -> No
     assert [(r.parameter, r.shape, r.rule) for r in routes] == [
         (r.parameter, r.shape, r.rule) for r in explain_routing(model, "muon")
     ]
+
+
+def test_a_preset_tells_how_wide_its_heads_are_and_a_bare_list_of_weights_is_asked_for_it() -> None:
+    plan = planned(resolve("adam_mini"), shapes_of("50k"), torch.float32)
+    assert {g["head_dim"] for g in plan.param_groups if g["blocks"] == "head"} == {preset("50k").head_dim}
+    bare = dataclasses.replace(shapes_of("50k"), head_dim=None)
+    with pytest.raises(BadInput, match=r"blocks.0.attn.q.weight .* adam_mini:head_dim=64"):
+        planned(resolve("adam_mini"), bare, torch.float32)
+    planned(resolve("adam_mini:head_dim=4"), bare, torch.float32)
 
 
 def test_a_line_of_text_is_so_many_matrices_and_vectors() -> None:

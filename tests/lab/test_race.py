@@ -69,6 +69,11 @@ def calibration(race: Race, slower: float = 1.1) -> dict[str, Any]:
     return {
         "seconds": {name: list(values) for name, values in seconds.items()},
         "optimizer_seconds": {name: list(values / 10) for name, values in seconds.items()},
+        "estimate_seconds": {name: list(values / 40) for name, values in seconds.items()},
+        "flops": {
+            name: {"model": 6e9, "estimates": 3e9 * place, "optimizer": 1e9 * place}
+            for place, name in enumerate(seconds)
+        },
     }
 
 
@@ -124,6 +129,12 @@ def test_known_speedups_are_told_and_everything_is_stated() -> None:
         if name != "adamw":
             assert in_tokens["low"] < SPEED[name] < in_tokens["high"]
             assert in_seconds["value"] == pytest.approx(in_tokens["value"] / result["step"]["relative"], rel=0.01)
+        work = 1 + 4 / 6 * list(told["results"]).index(name)
+        in_flops = result["speedup_flops"]
+        for key in ("value", "low", "high"):
+            assert in_flops[key] == pytest.approx(in_tokens[key] / work)
+        assert result["step"]["optimizer_share"] == pytest.approx(0.125)
+        assert result["step"]["estimate_share"] == pytest.approx(0.025)
     assert len(told["law"]["points"]) == 4
     assert told["law"]["exponent"] == pytest.approx(0.35, abs=0.1)
     assert told["law"]["tuning"]["runs"] == 6

@@ -2,11 +2,13 @@
 
 Run: python tests/oracles/compact.py FOLDER OPTIMIZER...
 
-What goes: arrays that neither the kit compares (param/...) nor a rule is fed at or before the first step.
+What goes: arrays that neither the kit compares (param/...) nor a rule is fed at or before the first step, and the
+later steps of optimizers that draw many random numbers, which do not compress.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -14,6 +16,9 @@ from pathlib import Path
 import numpy as np
 
 UNREAD = ("extra/GG/", "extra/exp_avg", "extra/exp_avg_sq")
+UNREAD_OF = {"psgd_kron": ("extra/Q/", "extra/L/")}
+LAST = {"psgd_kron": 2}
+"""The last step that is kept; all are kept of the others."""
 HERE = Path(__file__).parent
 
 
@@ -23,15 +28,25 @@ def read_by_replay(key: str) -> bool:
     return not key.startswith(UNREAD) and not later_basis
 
 
+def step_of(key: str) -> int:
+    """The step that an array is of, 0 for one that is of none."""
+    return next((int(word) for word in key.split("/") if len(word) == 3 and word.isdigit()), 0)
+
+
 def compact(folder: Path, optimizer: str) -> None:
-    for told in sorted((folder / optimizer).glob("*.json")):
-        target = HERE / optimizer / told.name
+    unread, last = UNREAD_OF.get(optimizer, ()), LAST.get(optimizer)
+    for path in sorted((folder / optimizer).glob("*.json")):
+        target = HERE / optimizer / path.name
         target.parent.mkdir(exist_ok=True)
-        shutil.copyfile(told, target)
-        with np.load(told.with_suffix(".npz")) as arrays:
-            np.savez_compressed(
-                target.with_suffix(".npz"), **{key: arrays[key] for key in arrays.files if read_by_replay(key)}
-            )
+        shutil.copyfile(path, target)
+        with np.load(path.with_suffix(".npz")) as arrays:
+            keys = [key for key in arrays.files if read_by_replay(key) and not key.startswith(unread)]
+            if last is not None:
+                keys = [key for key in keys if step_of(key) <= last]
+                told = json.loads(path.read_text())
+                told["steps_kept"] = [t for t in told["steps_kept"] if t <= last]
+                target.write_text(json.dumps(told, indent=1))
+            np.savez_compressed(target.with_suffix(".npz"), **{key: arrays[key] for key in keys})
 
 
 if __name__ == "__main__":

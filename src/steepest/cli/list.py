@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
             "name": name,
             "title": rule.title,
             "scope": rule.scope,
-            "weights": "hidden matrices" if rule.companion is not None else "all",
+            "weights": moved(rule),
             "state_bytes_per_weight": round(bytes_per_weight(rule), 2),
             "variants": list(rule.variants),
         }
@@ -48,9 +48,20 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def moved(rule: Any) -> str:
+    """Which weights the rule itself moves, in two words."""
+    from steepest.core.naming import HIDDEN, ROLES
+    from steepest.core.rule import defaults
+
+    made = rule(**defaults(rule))
+    roles = {role for role in ROLES if made.takes(role)}
+    named = {"all": set(ROLES), "hidden matrices": set(HIDDEN), "matrices": {*HIDDEN, "embed", "head"}}
+    return next((words for words, those in named.items() if roles == those), ", ".join(sorted(roles)))
+
+
 def bytes_per_weight(rule: type) -> float:
     """State of a 1024 x 1024 float32 matrix under the rule's defaults, per weight."""
     from steepest.core.rule import defaults
 
-    values = {k: v for k, v in defaults(rule).items() if k != "companion"}
+    values = defaults(rule)
     return float(rule(**values).state_bytes((1024, 1024)) / 1024**2)

@@ -47,21 +47,24 @@ def kernel(rule: Any) -> str:
             f"{rule.name()} sees a whole {rule.scope}: only rules of scope element become native kernels"
         )
     try:
-        return text_of(rule(**{k: v for k, v in defaults(rule).items() if k != "companion"}))
+        return text_of(rule(**defaults(rule)))
     except Inexpressible as why:
         raise BadInput(f"{why}; the engine 'batched' runs it") from why
 
 
 def described(rule: Any) -> dict[str, Any]:
     """Everything that a rule declares, JSON-able."""
+    from steepest.core.naming import ROLES
     from steepest.core.rule import defaults, hyperparameters
 
-    values = {k: v for k, v in defaults(rule).items() if k != "companion"}
-    slots = rule(**values).slots((1024, 1024))
+    values = defaults(rule)
+    made = rule(**values)
+    slots = made.slots((1024, 1024))
     return {
         "name": rule.name(),
         "title": rule.title,
         "summary": inspect.cleandoc(rule.__doc__ or ""),
+        "advice": rule.advice,
         "paper": rule.paper,
         "code": rule.code,
         "version": rule.version,
@@ -73,10 +76,12 @@ def described(rule: Any) -> dict[str, Any]:
         ],
         "variants": {name: dict(v) for name, v in rule.variants.items()},
         "companion": dict(rule.companion) if rule.companion is not None else None,
+        "moved_by_companion": [role for role in ROLES if not made.takes(role)],
+        "by_role": {role: dict(values) for role, values in rule.by_role.items()},
         "recipe": dict(rule.recipe),
         "recipe_source": rule.recipe_source,
         "state": {name: {"shape_of_1024x1024": list(slot.shape)} for name, slot in slots.items()},
-        "state_bytes_per_weight": rule(**values).state_bytes((1024, 1024)) / 1024**2,
+        "state_bytes_per_weight": made.state_bytes((1024, 1024)) / 1024**2,
         "quirks": list(rule.quirks),
         "fields": [f.name for f in dataclasses.fields(rule)],
     }
@@ -99,6 +104,7 @@ def page(told: dict[str, Any]) -> str:
     parts = [
         told["title"] + "\n" + "=" * len(told["title"]),
         told["summary"],
+        *([textwrap.fill(told["advice"], 110)] if told["advice"] else []),
         textwrap.indent(told["pseudocode"], "    "),
         table(("hyperparameter", "default", "first search grid, or options", "meaning"), rows),
         "variants: "
@@ -108,9 +114,14 @@ def page(told: dict[str, Any]) -> str:
     ]
     if told["companion"] is not None:
         parts.append(
-            "companion AdamW for embeddings, head, norms, biases: "
+            f"companion AdamW for {', '.join(told['moved_by_companion'])}: "
             + ", ".join(f"{k}={v}" for k, v in told["companion"].items())
         )
+    alike: dict[str, list[str]] = {}
+    for role, values in told["by_role"].items():
+        alike.setdefault(", ".join(f"{k}={v}" for k, v in values.items()), []).append(role)
+    if alike:
+        parts.append("\n".join(f"weights of role {', '.join(roles)}: {own}" for own, roles in alike.items()))
     parts += [
         f"scope: {told['scope']}",
         f"state of a 1024 x 1024 float32 matrix: {state or 'none'}; "

@@ -115,6 +115,7 @@ def _ending(result: RunResult) -> dict[str, Any]:
         "val_bits_per_byte": result.val_bits_per_byte,
         "seconds": result.seconds,
         "optimizer_seconds": result.optimizer_seconds,
+        "estimate_seconds": result.estimate_seconds,
         "tokens_per_second": result.tokens / max(result.seconds, 1e-9),
     }
 
@@ -131,10 +132,11 @@ def _print(facts: dict[str, Any], as_json: bool) -> None:
     if "status" in f:
         if f["status"] == "finished":
             again = " (before; a finished run is not trained again)" if f["present"] else ""
-            share = f["optimizer_seconds"] / max(f["seconds"], 1e-9)
+            share, asked = (f[k] / max(f["seconds"], 1e-9) for k in ("optimizer_seconds", "estimate_seconds"))
             print(
                 f"finished{again} in {f['seconds']:.1f} s: {f['tokens_per_second']:,.0f} tokens/s, "
                 f"{share:.0%} of the time in the optimizer"
+                + (f", {asked:.0%} in what it asks for beside the gradient" if asked else "")
             )
             print(f"validation {f['val_loss']:.4f} nats/token, {f['val_bits_per_byte']:.4f} bits/byte")
         else:

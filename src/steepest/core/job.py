@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -39,21 +39,23 @@ class Moment:
     """One step of pieces that share it: the rule with the hyperparameters of now, and its step t.
 
     ``turn`` is the pieces' share of a spread calendar, see :meth:`steepest.core.rule.Rule.phase`; ``peak_lr``
-    is the learning rate that the schedule's factor multiplies, which only independent decay reads.
+    is the learning rate that the schedule's factor multiplies, which only independent decay reads; ``totals``
+    are the step's numbers over all weights of the rule.
     """
 
     rule: Rule
     t: int
     peak_lr: Any
     turn: int = 0
+    totals: Mapping[str, Tensor] = field(default_factory=dict)
 
     @cached_property
     def phase(self) -> str:
         return self.rule.phase(self.t, self.turn)
 
     @cached_property
-    def corrections(self) -> dict[str, float]:
-        return self.rule.corrections(self.t)
+    def corrections(self) -> dict[str, Any]:
+        return {**self.rule.corrections(self.t), **self.totals}
 
 
 Run = Callable[[Moment], None]

@@ -66,12 +66,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Named:
-    """A parameter with what is known of it: its name ("" if none), further names if tied, and its module."""
+    """A parameter with what is known of it: its name ("" if none), further names if tied, its module, and how
+    many of its rows belong to one attention head."""
 
     name: str
     parameter: Tensor
     also: tuple[str, ...] = ()
     module: nn.Module | None = None
+    head_dim: int | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import inspect
 import math
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Real
@@ -20,11 +21,12 @@ import torch
 from torch import Tensor
 
 from steepest.core.errors import BadInput, UnknownName
+from steepest.core.naming import HIDDEN
 
 Scope = Literal["element", "tensor", "matrix", "model"]
 """What one call must see whole: nothing beyond an element, a tensor of any shape, two dimensions, or the model."""
 
-Decay = Literal["before", "after", "coupled", "independent"]
+Decay = Literal["before", "after", "coupled", "independent", "joined"]
 """Where weight decay acts, see :func:`steepest.engines.write.stepped`."""
 
 DECAYS: tuple[Decay, ...] = ("before", "after", "coupled", "independent")
@@ -36,7 +38,7 @@ class Hyper:
 
     ``grid`` is the first search grid, ascending (for a pair such as ``betas``: one grid each); ``options`` are
     the values of a choice. A number may change between steps and reaches a compiled rule as a 0-d tensor; a
-    choice decides the text of the rule and reaches it as a Python value.
+    choice decides the text of the rule and reaches it as a Python value. ``optional``: None is a value too.
     """
 
     meaning: str
@@ -44,6 +46,7 @@ class Hyper:
     options: tuple[Any, ...] | None = None
     low: float = 0.0
     high: float = math.inf
+    optional: bool = False
 
     @property
     def is_number(self) -> bool:
@@ -51,14 +54,18 @@ class Hyper:
 
     def fault(self, value: Any, default: Any) -> str | None:
         """Why the value cannot be, in words that follow ``name=value``; None if it can."""
-        if (value is None and default is None) or (isinstance(default, str) and not self.options):
+        if value is None and (default is None or self.optional):
+            return None
+        if isinstance(default, str) and not self.options:
             return None
         if self.options:
             return None if value in self.options else f"is not one of {', '.join(map(repr, self.options))}"
         several = isinstance(default, tuple)
-        if several and not (isinstance(value, tuple | list) and len(value) == len(default)):
+        if several and not isinstance(value, tuple | list):
+            return f"must be {len(default) or 'a tuple of'} numbers, such as {default or (1, 10)}"
+        if several and default and len(value) != len(default):
             return f"must be {len(default)} numbers, such as {default}"
-        whole = not self.is_number and isinstance(default, int)
+        whole = not self.is_number and (isinstance(default, int) or default == ())
         return next(filter(None, (self._fault(one, whole) for one in (value if several else (value,)))), None)
 
     def _fault(self, one: Any, whole: bool) -> str | None:
@@ -87,10 +94,11 @@ def choice(
     options: tuple[Any, ...] = (),
     grid: tuple[Any, ...] = (),
     low: float = -math.inf,
+    optional: bool = False,
 ) -> Any:
     """A hyperparameter that decides the text of the rule. Without ``options`` any number from ``low`` on of the
-    default's type."""
-    return field(default=default, metadata={"hyper": Hyper(meaning, grid, options, low=low)})
+    default's type; with a default of () any number of whole ones."""
+    return field(default=default, metadata={"hyper": Hyper(meaning, grid, options, low=low, optional=optional)})
 
 
 @dataclass(frozen=True)
@@ -101,11 +109,34 @@ class Slot:
     dtype: torch.dtype | None = None
 
 
+Random = Literal["uniform", "normal", "rademacher"]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A random tensor that an update reads, see ``linalg/philox.py``."""
+
+    kind: Random
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a rule wants measured beside the gradient, at the weights ``before`` or ``after`` the step's move.
+
+    gauss_newton_bartlett: the gradient of the mean loss on labels that the model itself draws. hutchinson: a
+    random vector times the Hessian's product with it. next_gradient: the gradient on the next step's batch.
+    """
+
+    kind: Literal["gauss_newton_bartlett", "hutchinson", "next_gradient"]
+    at: Literal["before", "after"]
+
+
 class Step:
     """The moment of an update: the calendar's phase, and the numbers that depend on the step alone.
 
-    ``step.phase`` is a word from :meth:`Rule.phase`; every key of :meth:`Rule.corrections` is an attribute, a
-    float or a 0-d tensor.
+    ``step.phase`` is a word from :meth:`Rule.phase`; every key of :meth:`Rule.corrections`, of
+    :attr:`Rule.totals` (floats or 0-d tensors) and of :meth:`Rule.randoms` is an attribute.
     """
 
     def __init__(self, phase: str, corrections: Mapping[str, Any]) -> None:
@@ -114,15 +145,15 @@ class Step:
             setattr(self, name, value)
 
     def __getattr__(self, name: str) -> Any:  # reached only for a name that the rule does not compute
-        raise AttributeError(f"corrections() gives no {name!r}")
+        raise AttributeError(f"neither corrections(), totals nor randoms() gives a {name!r}")
 
 
 @dataclass(frozen=True)
 class Rule:
     """Base of every rule. See ``rules/lion.py`` for the shortest and ``rules/soap.py`` for the longest.
 
-    ``lr``, ``weight_decay`` and ``decay`` are applied by the engine, so :meth:`update` never reads them; a
-    subclass declares them again with its own defaults and grids.
+    ``lr``, ``weight_decay`` and ``decay`` are applied by the engine, so :meth:`update` never reads them (unless
+    :attr:`writes_weight`); a subclass declares them again with its own defaults and grids.
     """
 
     title: ClassVar[str] = ""
@@ -131,19 +162,24 @@ class Rule:
     pseudocode: ClassVar[str] = ""
     scope: ClassVar[Scope] = "element"
     quirks: ClassVar[tuple[str, ...]] = ()
+    advice: ClassVar[str] = ""
+    """When to use it and when not, in a few plain sentences with what is known of it: for its page."""
     version: ClassVar[int] = 1
     """Semantic version of the numbers: raised when the same inputs give other weights."""
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Named sets of hyperparameters, the first being the constructor's default."""
+    """Named sets of hyperparameters, the first being the constructor's default. Beside these a variant may hold
+    ``by_role`` and ``companion``, and its own ``lr_grid`` where its learning rate is of another size."""
     recipe: ClassVar[Mapping[str, Any]] = {}
     """What a language-model race fixes unless told otherwise, with ``recipe_source`` saying where from."""
     recipe_source: ClassVar[str] = ""
-    draws: ClassVar[Mapping[str, Literal["uniform", "normal", "rademacher"]]] = {}
+    draws: ClassVar[Mapping[str, Random]] = {}
     """Random tensors of the weight's shape that :meth:`update` reads as ``step.<name>``, see ``linalg/philox.py``.
     A rule that has some declares ``seed: int = choice(0, "seed of the random draws", low=0)``."""
     companion: ClassVar[Mapping[str, Any] | None] = None
-    """Hyperparameters of the AdamW that takes embeddings, head, norms and biases, for a rule that is meant
-    for hidden matrices alone; None for a rule that takes every weight."""
+    """Hyperparameters of the AdamW that moves the weights that the rule is not meant for, see :meth:`takes`; None
+    for a rule that takes every weight."""
+    by_role: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """The rule's own hyperparameters for weights of a role, where they differ; ``lr_ratio``, times lr, is one."""
 
     lr: float = number(1e-3, "learning rate", grid=(3e-4, 1e-3, 3e-3, 1e-2, 3e-2))
     weight_decay: float = number(0.0, "weight decay", grid=(0.0, 0.1))
@@ -159,6 +195,22 @@ class Rule:
     def name(cls) -> str:
         """The rule's name on the command line and in records: the class name in lower case."""
         return cls.__name__.lower()
+
+    @classmethod
+    def resolved(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The hyperparameters that a group holds, from those that a user gave: where one decides another, such as
+        an lr of None. Raises: BadInput where two contradict each other."""
+        return dict(values)
+
+    def takes(self, role: str) -> bool:
+        """Whether the rule itself moves weights of this role; its companion moves the others."""
+        return self.companion is None or role in HIDDEN
+
+    @property
+    def writes_weight(self) -> bool:
+        """Whether :meth:`update` returns the new weight instead of a direction: a rule whose paper has its own
+        decay, or keeps the learning rate inside its state."""
+        return False
 
     def slots(self, shape: tuple[int, ...]) -> dict[str, Slot]:
         """The state of one weight of this shape, by name; torch's names where torch has the same thing."""
@@ -180,6 +232,36 @@ class Rule:
         """Numbers that depend on the step alone (bias corrections), computed once a step in double precision."""
         return {}
 
+    def randoms(self, shape: tuple[int, ...], phase: str) -> dict[str, Draw]:
+        """The random tensors that an update in this phase reads as ``step.<name>``, for a piece of this shape.
+
+        In a stack they, like state, have the stack's dimension in front: a number for each matrix is (1, 1).
+        An element rule draws in the weight's shape alone: it declares ``draws``. A rule with any needs ``seed``.
+        """
+        return {name: Draw(kind, shape) for name, kind in self.draws.items()}
+
+    @property
+    def totals(self) -> Mapping[str, Literal["sum", "max"]]:
+        """Numbers over all weights that the rule moves in a step, read as ``step.<name>``, and how what each
+        weight contributes is put together."""
+        return {}
+
+    def contribution(self, g: Tensor, w: Tensor, step: Step, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What one weight adds to :attr:`totals`, each a 0-d tensor; called before any weight moves."""
+        raise NotImplementedError
+
+    def asks(self, t: int) -> tuple[Ask, ...]:
+        """What must be measured for step t beside the gradient, and handed to :meth:`observe` after the step."""
+        return ()
+
+    def first_asks(self) -> tuple[Ask, ...]:
+        """What must be measured and handed to :meth:`observe` before the first step."""
+        return ()
+
+    def observe(self, kind: str, x: Tensor, w: Tensor, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The slots that change with a measurement ``x`` of the weight's shape, out of place."""
+        raise NotImplementedError
+
     def update(
         self, g: Tensor, w: Tensor, step: Step, state: dict[str, Tensor]
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
@@ -190,15 +272,37 @@ class Rule:
         """
         raise NotImplementedError
 
+    # How ``steepest verify`` replays a recorded trajectory; t counts its steps from 0.
+
     @classmethod
-    def of_trajectory(cls, hyperparameters: Mapping[str, Any], source: str, dtype: str) -> dict[str, Any]:
-        """Constructor arguments from a recorded trajectory's JSON, for ``steepest verify``."""
+    def replays(cls, told: Mapping[str, Any]) -> bool:
+        """Whether a trajectory's JSON is of this rule; several rules may share the name of an optimizer."""
+        return bool(told["optimizer"] == cls.name())
+
+    @classmethod
+    def of_trajectory(cls, told: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
+        """Constructor arguments from a trajectory's JSON and arrays. ``groups`` among them gives tensors
+        hyperparameters of their own, ``roles`` and ``layouts`` what their names do not tell."""
         raise NotImplementedError
 
     @classmethod
-    def injected(cls, name: str, shape: tuple[int, ...], slots: Mapping[str, Slot]) -> dict[str, str]:
-        """State that a trajectory must be given after its first step because the first gradient leaves it
-        undetermined: slot name to key of the trajectory file."""
+    def fed(cls, t: int, name: str, shape: tuple[int, ...], slots: Mapping[str, Slot]) -> dict[str, str]:
+        """State that is given after step t (-1: before the first) because gradients leave it undetermined: slot
+        name to key of the trajectory's arrays."""
+        return {}
+
+    def refitted(self, state: Mapping[str, Tensor], fed: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The slots to write when some are fed: these, and what is kept in terms of them."""
+        return fed
+
+    @classmethod
+    def observed(cls, t: int, name: str) -> dict[str, str]:
+        """Measurements that are observed after step t: kind to key, used where the arrays have the key."""
+        return {}
+
+    @classmethod
+    def drawn(cls, arrays: Mapping[str, Any], t: int, name: str) -> dict[str, str]:
+        """Recorded random tensors of step t: name of the draw to key of the trajectory's arrays."""
         return {}
 
     def state_bytes(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> int:
@@ -225,16 +329,18 @@ def _hyperparameters(rule: Any) -> dict[str, Hyper]:
 
 
 def defaults(rule: type[Rule], variant: str | None = None) -> dict[str, Any]:
-    """Every hyperparameter's default, under a named variant if one is given.
-
-    Keys of the variant that are no field of the rule (``companion``) are kept for the optimizer face.
-    """
+    """Every hyperparameter's default, under a named variant if one is given."""
     values = {f.name: f.default for f in dataclasses.fields(rule) if "hyper" in f.metadata}
-    if variant is not None:
-        if variant not in rule.variants:
-            raise UnknownName.among(f"variant of {rule.name()}", variant, rule.variants)
-        values |= rule.variants[variant]
-    return values
+    return values | {k: v for k, v in variant_of(rule, variant).items() if k in values}
+
+
+def variant_of(rule: type[Rule], variant: str | None) -> Mapping[str, Any]:
+    """What a named variant sets: hyperparameters, and ``companion`` and ``by_role`` for the optimizer face."""
+    if variant is None:
+        return {}
+    if variant not in rule.variants:
+        raise UnknownName.among(f"variant of {rule.name()}", variant, rule.variants)
+    return rule.variants[variant]
 
 
 def with_tensors(rule: Rule, tensors: Mapping[str, Any]) -> Rule:
@@ -246,8 +352,14 @@ def with_tensors(rule: Rule, tensors: Mapping[str, Any]) -> Rule:
 
 
 def text(rule: type[Rule]) -> str:
-    """The source text of a rule, for records; empty where there is no file (a rule typed at a prompt)."""
+    """The source text of a rule, for records, with those that it is made of below it; empty where there is no file
+    (a rule typed at a prompt)."""
+    made_of = [one for one in rule.__mro__ if issubclass(one, Rule) and one is not Rule]
+    return "\n".join(filter(None, map(_source, made_of)))
+
+
+def _source(rule: type[Rule]) -> str:
     try:
-        return inspect.getsource(rule)
+        return textwrap.dedent(inspect.getsource(rule))
     except (OSError, TypeError):
         return ""

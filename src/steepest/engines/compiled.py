@@ -9,6 +9,7 @@ small ones joined; other rules run on stacks of equal shapes, one kernel a shape
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 from collections.abc import Callable
 from dataclasses import replace
@@ -41,6 +42,9 @@ def compiled(rule: Rule, pieces: list[Piece]) -> Run:
 def inductor(rule: Rule, pieces: list[Piece]) -> Run:
     """Run the pieces unit by unit through torch.compile."""
     sizes = replace(CPU, bucket=GPU.bucket, block=GPU.block) if on_cpu(pieces) else GPU
+    if rule.scope == "tensor" and on_cpu(pieces):
+        # Stacked, a reduction beside state that is written in place fails in torch 2.13's fusion of CPU loops.
+        sizes = replace(sizes, stack=0)
     arranged = units(rule, pieces, sizes)
 
     def run(moment: Moment) -> None:
@@ -87,13 +91,37 @@ def _compiled(prototype: Rule, phase: str, shape: tuple[int, ...] | None, joined
         working = working_dtype(weight.dtype)
         text = text_of(with_tensors(prototype, numbers), phase, corrections, shrink, joined)
         start = weight.to(working)
-        store(weight, start, state, *text(grad.to(working), start, state, draws))
+        # Inductor takes a 0-d tensor on a CPU for a number: what is written into one is lost, without a word.
+        places = {name: tensor.view(1) if tensor.ndim == 0 else tensor for name, tensor in state.items()}
+        seen = {name: places[name].sum() if tensor.ndim == 0 else tensor for name, tensor in state.items()}
+        w, new = text(grad.to(working), start, seen, draws)
+        store(weight, start, places, w, {n: places[n] if new[n] is seen[n] else new[n] for n in places})
 
     # torch.compile counts recompilations by code object; a copy for each kernel keeps one rule's shapes
     # and phases from using up another's allowance, after which all would silently run uncompiled.
     own = kernel.__code__.replace(co_name=f"{prototype.name()}_{phase or 'step'}")
     kernel = types.FunctionType(own, kernel.__globals__, own.co_name, None, kernel.__closure__)
-    return torch.compile(kernel, dynamic=shape is None, fullgraph=True)
+    return fused_if_possible(functools.partial(torch.compile, kernel, dynamic=shape is None, fullgraph=True))
+
+
+def fused_if_possible(compiler: Callable[..., Kernel]) -> Kernel:
+    """The kernel that the compiler makes, without fused loops where it fails with them.
+
+    Inductor fails where a loop over a stack holds a reduction, and state that was read before it is written
+    (pytorch issue 188228). Each loop alone it compiles.
+    """
+    kernels = [compiler()]
+
+    def kernel(*arguments: Any) -> None:
+        try:
+            kernels[-1](*arguments)
+        except RuntimeError as error:  # raised before anything was run
+            if type(error).__name__ != "InductorError" or len(kernels) > 1:
+                raise
+            kernels.append(compiler(options={"max_fusion_size": 1}))
+            kernels[-1](*arguments)
+
+    return kernel
 
 
 def numbers_of(rule: Rule) -> dict[str, Any]:

@@ -1,6 +1,11 @@
-"""The random tensors that a rule declares, for the engines that run its text on tensors."""
+"""The random tensors that a rule reads, for the engines that run its text on tensors."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -9,27 +14,51 @@ from steepest.core.job import Moment, Piece
 from steepest.core.rule import Rule, working_dtype
 from steepest.linalg.philox import draw
 
+Recorded = Callable[[int, int], Mapping[str, Tensor]]
+"""Step t and index of a piece to the draws that were recorded for it."""
+
+_recorded: ContextVar[Recorded | None] = ContextVar("recorded", default=None)
+
+
+@contextmanager
+def replayed(recorded: Recorded) -> Iterator[None]:
+    """Inside, what was recorded replaces the draws of the same names."""
+    token = _recorded.set(recorded)
+    try:
+        yield
+    finally:
+        _recorded.reset(token)
+
 
 def draws_of(moment: Moment, piece: Piece) -> dict[str, Tensor]:
     """The draws of a piece, of a block of one, or of several that are joined: the same for every way to cut."""
+    rule, t, phase = moment.rule, moment.t, moment.phase
     if not piece.members:
-        return drawn(moment.rule, moment.t, piece.weight, piece.index, piece.start)
-    own = [drawn(moment.rule, moment.t, p.weight, p.index) for p in piece.members]
-    flat = {name: torch.cat([draws[name].reshape(-1) for draws in own]) for name in moment.rule.draws}
+        return drawn(rule, t, piece.weight, piece.index, piece.start, phase=phase)
+    own = [drawn(rule, t, p.weight, p.index, phase=phase) for p in piece.members]
+    if rule.scope != "element":  # equal shapes, stacked
+        return {name: torch.stack([draws[name] for draws in own]) for name in own[0]}
+    flat = {name: torch.cat([draws[name].reshape(-1) for draws in own]) for name in own[0]}
     return {name: draw.view(piece.weight.shape) for name, draw in flat.items()}
 
 
-def drawn(rule: Rule, t: int, like: Tensor, index: int, start: int = 0) -> dict[str, Tensor]:
-    """What ``step.<name>`` is for each of ``rule.draws``: draws of the shape and device of ``like``.
+def drawn(rule: Rule, t: int, like: Tensor, index: int, start: int = 0, *, phase: str = "") -> dict[str, Tensor]:
+    """What ``step.<name>`` is for each of ``rule.randoms``, on the device and in the working type of ``like``.
 
     ``like`` is the weight of a piece, or a slice of its elements in row order that begins at element ``start``;
-    ``index`` is the piece's. The type is the working type of ``like``.
+    ``index`` is the piece's.
     """
-    dtype, n, key = working_dtype(like.dtype), like.numel(), {"seed": seed_of(rule), "t": t, "piece": index}
-    return {
-        name: draw(kind, n, **key, stream=stream, start=start, dtype=dtype, device=like.device).view(like.shape)
-        for stream, (name, kind) in enumerate(rule.draws.items())
-    }
+    dtype, key = working_dtype(like.dtype), {"seed": seed_of(rule), "t": t, "piece": index}
+    found, recorded = {}, _recorded.get()
+    known = recorded(t, index) if recorded is not None else {}
+    for stream, (name, wanted) in enumerate(rule.randoms(tuple(like.shape), phase).items()):
+        if name in known:
+            value = known[name].to(like.device, dtype)
+        else:
+            n = math.prod(wanted.shape)
+            value = draw(wanted.kind, n, **key, stream=stream, start=start, dtype=dtype, device=like.device)
+        found[name] = value.view(wanted.shape)
+    return found
 
 
 def seed_of(rule: Rule) -> int:

@@ -60,7 +60,7 @@ def shrinkage(rule: Rule, peak_lr: Any) -> Any:
     Before and after: 1 - lr * weight_decay (torch's AdamW). Independent: 1 - (lr / peak_lr) * weight_decay,
     Loshchilov & Hutter's own form (arXiv 1711.05101, Algorithm 2), where only the schedule scales the decay.
     """
-    if rule.decay == "coupled":
+    if rule.decay in ("coupled", "joined"):
         return 1.0
     if rule.decay == "independent":
         # A peak of zero is a frozen group: nothing to scale by.
@@ -74,17 +74,22 @@ def stepped(
     """The new weight and state, in the working type, out of place. Every engine runs this text.
 
     ``coupled``: weight_decay * w joins the gradient (L2). ``before`` and ``independent``: the weight shrinks,
-    then the direction is computed. ``after``: the moved weight shrinks.
+    then the direction is computed. ``after``: the moved weight shrinks. ``joined``: weight_decay * w joins the
+    direction, which rounds the weight once. A rule that writes the weight itself is left to it.
     """
+    if rule.writes_weight:
+        moved, new = rule.update(g, w, step, state)
+        return (w if moved is None else moved), new
     if rule.decay == "coupled":
         g = g + rule.weight_decay * w
-    after = rule.decay == "after"
-    start = w if after else shrunk(w, shrink)
+    start = shrunk(w, shrink) if rule.decay in ("before", "independent") else w
     u, new = rule.update(g, start, step, state)
     if u is None:
         return w, new
+    if rule.decay == "joined":
+        u = u + rule.weight_decay * w
     moved = descended(rule, start, u)
-    return (shrunk(moved, shrink) if after else moved), new
+    return (shrunk(moved, shrink) if rule.decay == "after" else moved), new
 
 
 def descended(rule: Rule, w: Tensor, u: Tensor) -> Tensor:

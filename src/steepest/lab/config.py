@@ -41,7 +41,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from steepest import estimates
 from steepest.core.errors import BadInput, UnknownName
+from steepest.core.rule import Rule
 from steepest.engines import settled
 from steepest.lab import model as model_module
 from steepest.lab.corpus import CorpusConfig
@@ -108,12 +110,14 @@ class ModelChoice:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """See ``steepest.schedules``. warmup: below 1 a share of the steps, from 1 on a number of steps."""
+    """See ``steepest.schedules``. warmup: below 1 a share of the steps, from 1 on a number of steps. freeze: steps
+    at zero before all others, which the run's tokens must pay for."""
 
     name: str = "cosine"
     warmup: float = 0.1
     minimum: float = 0.0
     decay: float = 0.2
+    freeze: int = 0
 
     def __post_init__(self) -> None:
         if self.name not in SCHEDULES:
@@ -125,12 +129,14 @@ class ScheduleConfig:
 
     def warmup_steps(self, steps: int) -> int:
         """The warm-up of a run of ``steps`` steps."""
-        return round(self.warmup * steps) if self.warmup < 1 else round(self.warmup)
+        moving = max(0, steps - self.freeze)
+        return round(self.warmup * moving) if self.warmup < 1 else round(self.warmup)
 
     def determines(self, steps: int) -> dict[str, Any]:
         """What of it the factors depend on: the decay is of wsd alone."""
         told = {"name": self.name, "warmup": self.warmup_steps(steps), "minimum": self.minimum}
-        return told | ({"decay": self.decay} if self.name.startswith("wsd") else {})
+        told |= {"decay": self.decay} if self.name.startswith("wsd") else {}
+        return told | ({"freeze": self.freeze} if self.freeze else {})
 
 
 @dataclass(frozen=True)
@@ -153,6 +159,24 @@ class EvaluationConfig:
             return frozenset((1, total, *range(self.every, total, self.every)))
         along = self.points - 1
         return frozenset((1, total, *(max(1, round(total * 32 ** (-k / along))) for k in range(along))))
+
+
+@dataclass(frozen=True)
+class EstimateConfig:
+    """How what an optimizer asks for beside its gradient is measured, see ``lab/estimate.py``.
+
+    share: part of the step's sequences that an estimate of the Hessian sees. clip: greatest norm of the gradient
+    on drawn labels, 0 is off (1 in Sophia's training script).
+    """
+
+    share: float = 0.5
+    clip: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise BadInput(f"estimate.share={self.share}: give the part of a batch that it sees, in (0, 1]")
+        if not (math.isfinite(self.clip) and self.clip >= 0):
+            raise BadInput(f"estimate.clip={self.clip}: give a finite norm above 0, or 0 for no clipping")
 
 
 @dataclass(frozen=True)
@@ -180,6 +204,7 @@ class RunConfig:
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    estimate: EstimateConfig = field(default_factory=EstimateConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tokens: int | None = None
     ratio: float | None = None
@@ -276,7 +301,8 @@ class Plan:
     def factor(self, step: int) -> float:
         """Factor of every initial learning rate at ``step``, counted from 1."""
         s = self.config.schedule
-        return factor(s.name, step - 1, self.steps, self.warmup, minimum=s.minimum, decay=s.decay)
+        shape = {"minimum": s.minimum, "decay": s.decay}
+        return factor(s.name, step - 1, self.steps, self.warmup, **shape, freeze=s.freeze)
 
 
 def plan(config: RunConfig, corpus_manifest: Mapping[str, Any]) -> Plan:
@@ -305,6 +331,8 @@ def plan(config: RunConfig, corpus_manifest: Mapping[str, Any]) -> Plan:
         "evaluation": {"tokens": config.evaluation.tokens, "steps": sorted(evaluations)},
         "engine": settled(config.engine),
     } | {name: getattr(config, name) for name in DETERMINING}
+    if contender.rule is not None and contender.rule.asks is not Rule.asks:
+        determines["estimate"] = {"version": estimates.VERSION, **dataclasses.asdict(config.estimate)}
     made = Plan(config, contender, lr, model, steps, warmup, evaluations, determines)
     made.factor(1)  # an impossible schedule is refused before anything is written
     return made

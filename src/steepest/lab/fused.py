@@ -8,24 +8,45 @@ vocabulary is large. RMSNorm: half the passes of torch's own backward. benchmark
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 CPU_LOGITS = 2**18  # 1 MiB of float32: stays in the second-level cache
 OTHER_LOGITS = 2**28  # 1 GiB: an accelerator wants few, large products
+
+_plain = False
+
+
+@contextmanager
+def twice_differentiable() -> Iterator[None]:
+    """Within it a model runs in operations that have a second derivative: the plain texts below, torch's attention
+    as separate products, and nothing compiled."""
+    global _plain
+    before, _plain = _plain, True
+    # The compiler takes seconds to import; where it is not loaded, nothing is compiled.
+    eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    try:
+        with sdpa_kernel(SDPBackend.MATH), eager:
+            yield
+    finally:
+        _plain = before
 
 
 def cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float) -> tuple[Tensor, Tensor]:
     """(loss, nll) of the logits hidden @ weightᵀ, means over rows; loss = nll + z_loss · mean logsumexp².
 
     hidden [rows, width], weight [vocab, width], targets int64[rows]. Softmax and sums are float32 under
-    autocast too. loss can be differentiated once, nll (nats) not at all.
+    autocast too. loss can be differentiated once (see twice_differentiable), nll (nats) not at all.
     """
-    if torch.compiler.is_compiling():  # the compiler merges the passes of the plain text itself
+    if torch.compiler.is_compiling() or _plain:  # the compiler merges the passes of the plain text itself
         return plain_cross_entropy(hidden, weight, targets, z_loss)
     loss, nll = _CrossEntropy.apply(hidden, weight, targets, z_loss)
     return loss, nll
@@ -86,7 +107,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean x² + eps) · weight over the last dimension of x [..., width] (arXiv 1910.07467)."""
-    if x.device.type == "cpu" and not torch.compiler.is_compiling():
+    if x.device.type == "cpu" and not torch.compiler.is_compiling() and not _plain:
         return _RMSNorm.apply(x, weight, eps)
     return plain_rms_norm(x, weight, eps)  # elsewhere torch's own is one kernel
 

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steepest.core.errors import BadInput
-from steepest.lab.fused import cross_entropy, rms_norm
+from steepest.estimates import sampled
+from steepest.lab.fused import CPU_LOGITS, cross_entropy, rms_norm
 
 Norm = Literal["rms", "layer"]
 Mlp = Literal["swiglu", "gelu"]
@@ -225,6 +226,14 @@ class Decoder(nn.Module):
         hidden = self.hidden(batch[:, :-1]).flatten(0, 1)
         targets = batch[:, 1:].flatten()
         return LossOutput(*cross_entropy(hidden, self.head.weight, targets, self.config.z_loss))
+
+    def sampled_loss(self, batch: Tensor, draw: torch.Generator) -> Tensor:
+        """Mean cross-entropy on labels that the model itself draws, where :meth:`loss` has the text's tokens."""
+        hidden = self.hidden(batch[:, :-1]).flatten(0, 1)
+        with torch.no_grad():
+            parts = hidden.detach().split(max(64, CPU_LOGITS // self.config.vocab))
+            labels = torch.cat([sampled(F.linear(part, self.head.weight), draw) for part in parts])
+        return cross_entropy(hidden, self.head.weight, labels, 0.0)[0]
 
     @torch.no_grad()
     def sample(

@@ -15,6 +15,7 @@ val_bits_per_byte         the same in bits per byte of text
 seconds                   training time so far, without evaluation and checkpoints
 forward_backward_seconds  its part in batches, forward and backward passes and clipping
 optimizer_seconds         its part in ``optimizer.step()``
+estimate_seconds          its part in what the rule asks for beside the gradient (a Hessian estimate)
 evaluation_seconds        time in evaluation so far
 ========================  =============================================================================
 

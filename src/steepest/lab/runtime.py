@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -52,6 +53,13 @@ def compile_model(model: Decoder) -> None:
     if missing := why_not_compiled():
         raise BadInput(f"compile=true cannot run here: {missing}; or leave it out")
     model.compile()
+
+
+def now(device: torch.device) -> float:
+    """Seconds on a clock, after all that the device was given to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:

@@ -24,6 +24,7 @@ from steepest.lab import checkpoint, record, runtime
 from steepest.lab.batches import batch, validation_batches
 from steepest.lab.config import Plan, RunConfig, plan
 from steepest.lab.corpus import Corpus
+from steepest.lab.estimate import Estimator
 from steepest.lab.files import locked, make_folder, tell
 from steepest.lab.model import Decoder, ModelConfig
 
@@ -63,6 +64,7 @@ class RunResult:
     forward_backward_seconds: float
     optimizer_seconds: float
     evaluation_seconds: float
+    estimate_seconds: float = 0.0
     present: bool = False
 
 
@@ -165,6 +167,7 @@ class _Run:
         self.optimizer: Optimizer = planned.contender.build(
             self.model, lr=planned.lr, engine=config.engine, **config.optimizer.hyperparameters
         )
+        self.estimator = Estimator(self.model, config, corpus, device, notice)
         self.peaks = [float(group["lr"]) for group in self.optimizer.param_groups]
         if config.compile:
             runtime.compile_model(self.model)
@@ -245,17 +248,17 @@ class _Run:
             else:
                 group["lr"] = peak * factor
 
-        began = self._now()
+        began = runtime.now(self.device)
         sequences = batch(self.corpus, seed=config.seed, step=step - 1, size=config.batch, seq=config.seq)
         sequences = sequences.to(self.device)
         loss, objective = runtime.backward(self.model, sequences, config.accumulation, config.precision)
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip or math.inf))
-        halfway = self._now()
+        halfway, estimated = runtime.now(self.device), self.estimator.seconds
         reason = self._diverged(step, loss, objective, norm)
         if reason is None:
-            self.optimizer.step()
+            self.estimator.step(self.optimizer, step)
         self.optimizer.zero_grad(set_to_none=True)
-        ended = self._now()
+        ended, estimated = runtime.now(self.device), self.estimator.seconds - estimated
 
         val_loss = bits = None
         if reason is None and step in self.plan.evaluations:
@@ -263,7 +266,7 @@ class _Run:
             bits = val_loss / math.log(2) / self.corpus.bytes_per_token("val")
             if not math.isfinite(val_loss):
                 reason = f"validation loss is {val_loss} at step {step}"
-        before = self.rows[-1] if self.rows else dict.fromkeys(_TIMES, 0.0)
+        before = dict.fromkeys(_TIMES, 0.0) | (self.rows[-1] if self.rows else {})
         self.step = step
         return {
             "step": step,
@@ -275,8 +278,9 @@ class _Run:
             "val_bits_per_byte": bits,
             "seconds": before["seconds"] + ended - began,
             "forward_backward_seconds": before["forward_backward_seconds"] + halfway - began,
-            "optimizer_seconds": before["optimizer_seconds"] + ended - halfway,
-            "evaluation_seconds": before["evaluation_seconds"] + self._now() - ended,
+            "optimizer_seconds": before["optimizer_seconds"] + ended - halfway - estimated,
+            "estimate_seconds": before["estimate_seconds"] + estimated,
+            "evaluation_seconds": before["evaluation_seconds"] + runtime.now(self.device) - ended,
         }, reason
 
     def _diverged(self, step: int, loss: float, objective: float, norm: float) -> str | None:
@@ -297,11 +301,6 @@ class _Run:
             with runtime.autocast(self.device, self.plan.config.precision):
                 total += self.model.loss(part.to(self.device)).nll.item() * len(part)
         return total / sum(map(len, self.validation))
-
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
 
     def _save(self) -> None:
         self.record.sync()  # rows first: a checkpoint never knows more than the record
@@ -359,7 +358,7 @@ class _Pace:
         )
 
 
-_TIMES = ("seconds", "forward_backward_seconds", "optimizer_seconds", "evaluation_seconds")
+_TIMES = tuple(f.name for f in fields(RunResult) if f.name.endswith("seconds"))
 
 
 def _result(folder: Path, result: dict[str, Any], present: bool = False) -> RunResult:

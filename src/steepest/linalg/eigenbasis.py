@@ -6,20 +6,29 @@ import torch
 from torch import Tensor
 
 
-def eigenbasis(a: Tensor) -> Tensor:
-    """Orthonormal eigenvectors of a (..., n, n) as columns, by descending eigenvalue.
+def eigenpairs(a: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (..., n), ascending, and orthonormal eigenvectors (..., n, n) as columns, of symmetric a.
 
-    The tiny ridge breaks exact ties of a null space the way nikhilvyas/SOAP does; where float32 LAPACK does
-    not converge, float64 does. A matrix that is not finite gives a basis of nan, where LAPACK would raise.
+    Where float32 LAPACK does not converge, float64 does. A matrix that is not finite gives nan, where LAPACK would
+    raise.
     """
     identity = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
     finite = a.isfinite().all(dim=-1, keepdim=True).all(dim=-2, keepdim=True)
-    ridged = torch.where(finite, a, identity) + 1e-30 * identity
+    a = torch.where(finite, a, identity)
     try:
-        vectors = torch.linalg.eigh(ridged).eigenvectors
+        values, vectors = torch.linalg.eigh(a)
     except torch.linalg.LinAlgError:
-        vectors = torch.linalg.eigh(ridged.double()).eigenvectors.to(a.dtype)
-    return torch.where(finite, vectors.flip(-1), torch.nan)
+        values, vectors = (x.to(a.dtype) for x in torch.linalg.eigh(a.double()))
+    return torch.where(finite[..., 0], values, torch.nan), torch.where(finite, vectors, torch.nan)
+
+
+def eigenbasis(a: Tensor) -> Tensor:
+    """Orthonormal eigenvectors of a (..., n, n) as columns, by descending eigenvalue.
+
+    The tiny ridge breaks exact ties of a null space the way nikhilvyas/SOAP does.
+    """
+    ridge = 1e-30 * torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
+    return eigenpairs(a + ridge)[1].flip(-1)
 
 
 def refreshed(a: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from steepest.core.errors import BadInput
 from steepest.linalg.symmetric import symmetric_baddbmm
 
 KELLER = (3.4445, -4.7750, 2.0315)
@@ -17,31 +19,35 @@ KELLER = (3.4445, -4.7750, 2.0315)
 def orthogonalise(
     x: Tensor,
     steps: int = 5,
-    coefficients: Sequence[float] = KELLER,
+    coefficients: Sequence[float] | Sequence[Sequence[float]] = KELLER,
     eps: float = 1e-7,
     norm: str = "add",
     dtype: torch.dtype | None = None,
+    margin: float = 1.0,
 ) -> Tensor:
     """Push the singular values of each matrix in x (..., rows, cols) towards 1; the result has x's type and shape.
 
-    Each step is ``X <- (aI + bA + cA^2)X`` with ``A = XX^T``, on the side with fewer rows. x is first divided
-    by its Frobenius norm, with ``norm`` "add" by ``norm + eps`` (Keller Jordan's code), with "clamp" by
-    ``max(norm, eps)`` (torch). A zero matrix stays zero. ``dtype`` is the type to work in.
+    Each step is ``X <- (aI + bA + cA^2)X`` with ``A = XX^T``, on the side with fewer rows; ``coefficients`` are
+    (a, b, c) for all steps, or a sequence with those of each. x is first divided by its Frobenius norm times
+    ``margin``, with ``norm`` "add" by ``norm + eps`` (Keller Jordan's code), with "clamp" by ``max(norm, eps)``
+    (torch). A zero matrix stays zero. ``dtype`` is the type to work in.
 
     Working memory: at most four copies of the stack in that type, the result among them.
     """
-    a, b, c = coefficients
+    each: Any = [coefficients] * steps if isinstance(coefficients[0], int | float) else coefficients[:steps]
+    if len(each) != steps:
+        raise BadInput(f"{steps} steps take (a, b, c) once or {steps} times, not {len(each)} times")
     transposed = x.shape[-2] > x.shape[-1]
     y = x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:]).to(dtype or x.dtype)
     y = (y.mT if transposed else y).contiguous()
-    size = torch.linalg.vector_norm(y, dim=(-2, -1), keepdim=True)
+    size = torch.linalg.vector_norm(y, dim=(-2, -1), keepdim=True) * margin
     y = y / (size + eps if norm == "add" else size.clamp(min=eps))
     # Written into buffers: fresh memory for every product cost up to a fifth of its time on a CPU.
     stack, n = y.shape[:2]
     square, other = y.new_empty(stack, n, n), torch.empty_like(y)
     polynomial = torch.empty_like(square)
     diagonal = (stack, n), (n * n, n + 1)  # size and strides; torch.diagonal makes the compiler warn
-    for _ in range(steps):
+    for a, b, c in each:
         symmetric_baddbmm(square, y, y.mT, beta=0, out=square)
         symmetric_baddbmm(square, square, square, beta=b, alpha=c, out=polynomial)
         polynomial.as_strided(*diagonal).add_(a)

@@ -25,6 +25,12 @@ class Lion(Rule):
         m <- beta2 * m + (1 - beta2) * g         (after the direction, with the other beta)
     """
     scope = "element"
+    advice = (
+        "Half of AdamW's state, the cheapest step of all rules with momentum, and no epsilon. In both studies a "
+        "tuned Lion comes close to a tuned AdamW (0.90 to 1.08 times its speed in tokens up to 520M weights, arXiv"
+        " 2509.02046) and seldom passes it. Its learning rate is four to ten times smaller than AdamW's, its decay"
+        " several times larger: values carried over from AdamW fail. Large batches cost it more than AdamW."
+    )
     quirks = (
         "torch.sign(nan) is 0: a coordinate whose gradient was once nan stops moving, its momentum being nan.",
         "Every coordinate moves by exactly lr, also at a zero gradient; sign(0) = 0.",
@@ -56,7 +62,7 @@ class Lion(Rule):
         return torch.sign(ema(m, g, beta1)), {"exp_avg": ema(m, g, beta2)}
 
     @classmethod
-    def of_trajectory(cls, hyperparameters: Mapping[str, Any], source: str, dtype: str) -> dict[str, Any]:
-        h = dict(hyperparameters)
+    def of_trajectory(cls, told: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
+        h = dict(told["hyperparameters"])
         h.pop("eps", None)  # always null: Lion has none
         return {"betas": (h.pop("beta1"), h.pop("beta2")), **h}

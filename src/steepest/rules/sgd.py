@@ -27,6 +27,11 @@ class SGD(Rule):
         w <- w - lr * u
     """
     scope = "element"
+    advice = (
+        "As a baseline, and to see what adaptivity is worth: on language models it needs a learning rate of about "
+        "1, stays behind every other rule here and is stable in a narrow range only (arXiv 2407.07972). Without "
+        "momentum it keeps no state at all. One large gradient stays in its momentum at full size: clip."
+    )
     quirks = (
         "The buffer starts at the first gradient, undamped: dampening = momentum differs from an EMA from 0.",
         "lr multiplies outside the buffer: changing it does not rescale old momentum.",
@@ -67,6 +72,6 @@ class SGD(Rule):
         return u, {"momentum_buffer": b}
 
     @classmethod
-    def of_trajectory(cls, hyperparameters: Mapping[str, Any], source: str, dtype: str) -> dict[str, Any]:
-        h = dict(hyperparameters)
+    def of_trajectory(cls, told: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
+        h = dict(told["hyperparameters"])
         return {"decay": "before" if h.pop("decoupled") else "coupled", **h}

@@ -102,13 +102,13 @@ def native(rule: Rule, pieces: list[Piece]) -> Run:
             )
             groups.setdefault(types, ([], []))[order_of(rule, piece) is None].append(piece)
     for types in groups:  # what is wrong with the text or the compiler shows before the first step
-        kernel_of(rule, rule.phase(2), rule.corrections(2), types)
+        kernel_of(rule, rule.phase(2), [*rule.corrections(2), *rule.totals], types)
     tables = [Table(rule, types, direct) for types, (direct, _) in groups.items() if direct]
     reference = loop(rule, pieces)
     strays = [(types, piece) for types, (_, others) in groups.items() for piece in others]
 
     def run(moment: Moment) -> None:
-        now, corrections = moment.rule, moment.rule.corrections(moment.t)
+        now, corrections = moment.rule, moment.corrections
         # Kernels and pointers of all before the first one runs: a failure leaves the weights as they are.
         try:
             kernels = {types: kernel_of(now, moment.phase, corrections, types) for types in groups}

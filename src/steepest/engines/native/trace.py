@@ -93,8 +93,7 @@ def traced(rule: Rule, phase: str, corrections: Iterable[str], types: Types) -> 
         state: dict[str, Tensor] = {name: operands[name] for name, _ in types.state}
         with torch.no_grad(), naming():
             g, w = operands["grad"].to(working), operands["weight"].to(working)
-            unchanged = 1.0 if rule.decay == "coupled" else shrink
-            weight, new = stepped(bound, step, unchanged, g, w, state)
+            weight, new = stepped(bound, step, shrink, g, w, state)
             results = {"weight": weight} | {name: new[name] for name in state}
             stores = {name: stored(graph, name, r, types.operands[name]) for name, r in results.items()}
     except Inexpressible:

@@ -9,7 +9,7 @@ whatever a text or a kernel saves on symmetric ones: so the bound stays one and 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,17 +49,21 @@ class Work:
 
 def work_of(optimizer: Optimizer, dtype: torch.dtype) -> Work:
     """What one step of this optimizer must do, all weights being of this type; its tensors are not touched."""
-    rules = {group["rule"]: optimizer.rule_of(group) for group in optimizer.param_groups}
     moved, products = 0.0, dict[tuple[int, Types], float]()
-    counted: dict[tuple[str, tuple[int, ...]], float] = {}
-    for route in optimizer.routing():
-        rule, shape = rules[route.rule], route.shape
+    counted: dict[tuple[Rule, tuple[int, ...]], float] = {}
+    seen = [
+        (optimizer.rule_of(group), route.shape)
+        for group in optimizer.param_groups
+        for p in group["params"]
+        for route in optimizer.routes_of(p)
+    ]
+    for rule, shape in seen:
         moved += bytes_of(rule, shape, dtype)
         if rule.scope == "element":
             continue
-        if (route.rule, shape) not in counted:
-            counted[route.rule, shape] = flops_of(rule, shape, dtype)
-        if flops := counted[route.rule, shape]:
+        if (rule, shape) not in counted:
+            counted[rule, shape] = flops_of(rule, shape, dtype)
+        if flops := counted[rule, shape]:
             key = side_of(shape), types_of(rule, dtype)
             products[key] = products.get(key, 0.0) + flops
     return Work(moved, products)
@@ -72,15 +76,19 @@ def bytes_of(rule: Rule, shape: tuple[int, ...], dtype: torch.dtype) -> int:
 
 
 def flops_of(rule: Rule, shape: tuple[int, ...], dtype: torch.dtype) -> float:
-    """Operations of matrix products in a step on one weight, averaged over the rule's calendar."""
+    """Operations of matrix products in a step on one weight, averaged over the rule's calendar.
+
+    A vector's products are passes over memory: its bytes bound them.
+    """
     seen = matrix_shape(shape)
-    if hasattr(rule, "ns_steps"):
-        return newton_schulz_flops(seen, rule.ns_steps)
+    if min(seen[-2:]) == 1:
+        return 0.0
     phases = period(rule)
     each = {
         phase: _counted(rule, phase, t, seen, shape, dtype) for t, phase in {p: (t, p) for t, p in phases}.values()
     }
-    return sum(each[phase] for _, phase in phases) / len(phases)
+    mean = sum(each[phase] for _, phase in phases) / len(phases)
+    return newton_schulz_flops(seen, rule.ns_steps) if mean and hasattr(rule, "ns_steps") else mean
 
 
 def newton_schulz_flops(shape: tuple[int, ...], steps: int) -> float:
@@ -96,13 +104,25 @@ def householder_flops(shape: tuple[int, ...]) -> float:
     return math.prod(batch) * 2 * cols * cols * (rows - cols / 3)
 
 
+def singular_flops(shape: tuple[int, ...]) -> float:
+    """Thin singular value decomposition with both bases, after a QR factorisation: ``6 m n^2 + 20 n^3`` (Golub &
+    Van Loan, Matrix Computations, section 8.6)."""
+    *batch, a, b = shape
+    m, n = max(a, b), min(a, b)
+    return math.prod(batch) * (6 * m * n * n + 20 * n**3)
+
+
 def period(rule: Rule) -> list[tuple[int, str]]:
     """Steps and phases of one turn of the rule's calendar, its first steps left out; of a calendar that does not
     repeat within ``HORIZON`` steps, these."""
     start = HORIZON + 1
     phases = [rule.phase(t) for t in range(start, start + HORIZON)]
-    length = next(n for n in range(1, HORIZON + 1) if phases[n:] == phases[:-n])
-    return [(start + n, phases[n]) for n in range(length)]
+    return [(start + n, phases[n]) for n in range(repeats_after(phases))]
+
+
+def repeats_after(items: Sequence[object]) -> int:
+    """After how many of them the items repeat themselves; all of them, if they do not."""
+    return next(n for n in range(1, len(items) + 1) if items[n:] == items[:-n])
 
 
 def matrix_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -142,8 +162,8 @@ def _operations(
 
     working = working_dtype(dtype)
     state = {name: made(slot.shape, _type(slot, dtype)) for name, slot in rule.slots(shape).items()}
-    draws = {name: made(seen, working) for name in getattr(rule, "draws", {})}
-    step = Step(phase, {**rule.corrections(t), **draws})
+    draws = {name: made(draw.shape, working) for name, draw in rule.randoms(seen, phase).items()}
+    step = Step(phase, {**rule.corrections(t), **{n: made((1, 1), working).sum() for n in rule.totals}, **draws})
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=FACTORS) as counter:
         rule.update(made(seen, working), made(seen, working), step, state)
     return float(counter.get_total_flops())
@@ -167,6 +187,7 @@ FACTORS = {
     torch.ops.aten.linalg_qr: _factors(2),
     torch.ops.aten.geqrf: _factors(1),
     torch.ops.aten.linalg_householder_product: _factors(1),
+    torch.ops.aten._linalg_svd: lambda shape, *_, **__: round(singular_flops(tuple(shape))),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from steepest import estimates
 from steepest.core.errors import BadInput, RoutingError
 from steepest.core.rule import hyperparameters
 from steepest.lab.bench.bounds import Types, Work, period, work_of
@@ -76,7 +78,10 @@ class Entry:
 
     def step(self) -> None:
         for optimizer in self.optimizers:
-            optimizer.step()
+            if isinstance(optimizer, Optimizer):  # an estimate is the model's work: the gradient stands for it
+                estimates.step(optimizer, lambda ask: dict(self.pairs))
+            else:
+                optimizer.step()
 
     def block(self) -> Block:
         """As many steps as a block has, timed."""
@@ -134,7 +139,7 @@ def reference(shapes: Shapes, dtype: torch.dtype) -> Candidate:
 
 def candidates(spec: str, engines: Sequence[str], shapes: Shapes, dtype: torch.dtype) -> list[Candidate]:
     """One for each engine, or a single one of a class that has none. Raises the errors of registry and routing."""
-    contender = resolve(spec)
+    contender = told_heads(resolve(spec), shapes)
     if contender.rule is None:
         build = functools.partial(_ours, contender, "auto")
         return [Candidate(contender.label, spec, "", build, None, FEWEST, 8.0 * shapes.weights)]
@@ -151,12 +156,21 @@ def peers(spec: str, shapes: Shapes, dtype: torch.dtype) -> list[Candidate]:
     return [] if rule is None else _of_peers(spec, PEERS.get(rule.name(), ()), shapes, dtype)
 
 
+def told_heads(contender: Contender, shapes: Shapes) -> Contender:
+    """The contender with the width of a head, where its rule would read that from the model."""
+    wants = contender.rule is not None and "head_dim" in hyperparameters(contender.rule)
+    if not wants or shapes.head_dim is None or "head_dim" in contender.recipe:
+        return contender
+    return dataclasses.replace(contender, recipe=contender.recipe | {"head_dim": shapes.head_dim})
+
+
 def planned(contender: Contender, shapes: Shapes, dtype: torch.dtype) -> Optimizer:
     """The optimizer over weights without memory: which weight gets which rule, and what that holds."""
     try:
-        plan = contender.build(shapes.allocated("meta", dtype), lr=LR)
+        plan = told_heads(contender, shapes).build(shapes.allocated("meta", dtype), lr=LR)
     except RoutingError as error:
-        own = f"{contender.name}{',' if ':' in contender.name else ':'}layouts.NAME=whole"
+        option = "head_dim=64" if "head_dim" in str(error) else "layouts.NAME=whole"
+        own = f"{contender.name}{',' if ':' in contender.name else ':'}{option}"
         raise BadInput(f"{error} (on the command line: {own})") from error
     assert isinstance(plan, Optimizer)
     return plan

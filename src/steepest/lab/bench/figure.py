@@ -127,7 +127,7 @@ def steps(results: Result, width: int = WIDE) -> Board:
     board = Board(width, 360, "Time of each step")
     x = Scale(1, max(2, longest), 66, width - 230)
     y = Scale.around([value for line in lines for value in line], 300, 34, log=True)
-    board.axes(x, y, "step", "ms, logarithmic", "{:.0f}".format, "{:,.3g}".format)
+    board.axes(x, y, "step", "ms, logarithmic", "{:.0f}".format, "{:,.0f}".format)
     heights = spread([y(statistics.median(line)) for line in lines], 17, 40, 300)
     for slot, (row, line, height) in enumerate(zip(rows, lines, heights, strict=True)):
         css = f"c{color(slot)}"

@@ -77,6 +77,30 @@ def _collection_muon(params: Sequence[Tensor], h: dict[str, Any]) -> torch.optim
     return kind([{"params": list(params), "use_muon": True}], **{name: h[name] for name in MUON})
 
 
+def _kron(h: dict[str, Any], probability: str) -> dict[str, Any]:
+    same = ("lr", "weight_decay", "max_size_triangular", "min_ndim_triangular", "memory_save_mode")
+    given = {} if h["update_probability"] is None else {probability: h["update_probability"]}
+    return {**{name: h[name] for name in same}, **given}
+
+
+def _heavyball_kron(params: Sequence[Tensor], h: dict[str, Any]) -> torch.optim.Optimizer:
+    options = _kron(h, "preconditioner_update_probability") | {"precond_lr": h["precond_lr"]}
+    return importlib.import_module("heavyball").PSGDKron(params, beta=h["momentum"], **options)
+
+
+def _collection_kron(params: Sequence[Tensor], h: dict[str, Any]) -> torch.optim.Optimizer:
+    options = _kron(h, "pre_conditioner_update_probability") | {"momentum": h["momentum"]}
+    return importlib.import_module("pytorch_optimizer").Kron(params, **options)
+
+
+def _timm_kron(params: Sequence[Tensor], h: dict[str, Any]) -> torch.optim.Optimizer:
+    options = _kron(h, "preconditioner_update_probability") | {
+        name: h[name] for name in ("momentum", "precond_lr")
+    }
+    made: torch.optim.Optimizer = timm_module("timm.optim.kron").Kron(params, **options, decoupled_decay=True)
+    return made
+
+
 def timm_module(name: str) -> Any:
     """A module of timm's optimizers alone: importing timm itself takes its image models and torchvision along."""
     before = {key: module for key, module in sys.modules.items() if key.split(".")[0] == "timm"}
@@ -134,6 +158,11 @@ PEERS: dict[str, tuple[Peer, ...]] = {
     "soap": (
         Peer("pytorch_optimizer SOAP", "pytorch_optimizer", _collection_soap),
         Peer("heavyball SOAP", "heavyball", _heavyball_soap),
+    ),
+    "kron": (
+        Peer("pytorch_optimizer Kron", "pytorch_optimizer", _collection_kron),
+        Peer("heavyball PSGDKron", "heavyball", _heavyball_kron),
+        Peer("timm Kron", "timm", _timm_kron),
     ),
 }
 """By rule; torch's fused AdamW is not among them, since it is measured always."""

@@ -36,10 +36,12 @@ HEADER_LIMIT = 100_000_000
 
 @dataclass(frozen=True)
 class Shapes:
-    """Names and shapes of a model's weights in the model's order, and what they were read from."""
+    """Names and shapes of a model's weights in the model's order, what they were read from, and the width of an
+    attention head where that tells it."""
 
     source: str
     named: tuple[tuple[str, tuple[int, ...]], ...]
+    head_dim: int | None = None
 
     @property
     def weights(self) -> int:
@@ -68,13 +70,14 @@ def shapes_of(source: str) -> Shapes:
 
     Raises: UnknownName; BadInput, CorruptFile for a file that holds no weights.
     """
-    path = Path(source)
+    path, head_dim = Path(source), None
     if path.exists() or source.endswith(FILES) or "/" in source:
         named = checkpoint(path)
     elif source == "gpt2":
         named = gpt2()
     elif source in MODELS:
         named = shapes_in(Decoder(preset(source), device="meta").named_parameters())
+        head_dim = preset(source).head_dim
     elif all(TEXT.fullmatch(word) for word in source.split(",")):
         named = text(source)
     else:
@@ -83,7 +86,7 @@ def shapes_of(source: str) -> Shapes:
         )
     if not named:
         raise BadInput(f"{source} holds no weights: give a model's checkpoint, a preset, or shapes")
-    return Shapes(source, tuple(named))
+    return Shapes(source, tuple(named), head_dim)
 
 
 Named = list[tuple[str, tuple[int, ...]]]

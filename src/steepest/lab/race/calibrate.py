@@ -4,7 +4,6 @@ meanwhile falls on all of them alike."""
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,21 @@ import torch
 from steepest.lab import corpus as corpora
 from steepest.lab import runtime
 from steepest.lab.batches import batch
+from steepest.lab.bench.bounds import repeats_after
 from steepest.lab.config import RunConfig
+from steepest.lab.estimate import Estimator
 from steepest.lab.heap import keep_freed_memory
 from steepest.lab.model import Decoder
+from steepest.lab.race.work import flops_per_step
+from steepest.optimizer import Optimizer
 from steepest.registry import resolve
 
 BLOCK = 10
 """Steps timed as one: long enough that work done every ten steps is in every block once."""
+LONGEST = 1000
+"""Steps within which what a rule asks for must repeat itself to be in every block alike."""
+
+KINDS = ("seconds", "optimizer_seconds", "estimate_seconds")
 
 
 def step_times(
@@ -30,9 +37,11 @@ def step_times(
     threads: int = 1,
     report: Callable[[Any], None] = lambda value: None,
 ) -> dict[str, Any]:
-    """{"steps", "rounds", "seconds": {name: [rounds]}, "optimizer_seconds": {name: [rounds]}}, per step.
+    """{"steps", "rounds"} and by name, per step: "seconds", "optimizer_seconds", "estimate_seconds" of each round,
+    "flops" as ``work.py`` counts them.
 
-    Each round times ``BLOCK`` steps of every contender, the order turned by one from round to round; one block of
+    Each round times ``BLOCK`` steps of every contender (more where a rule asks for an estimate at every k-th step
+    and k does not divide that), the order turned by one from round to round; one block of
     each goes before, untimed. The learning rate is a tenth of the configured one: the weights are not of interest,
     only that they stay finite.
     """
@@ -42,14 +51,14 @@ def step_times(
     sides = {name: _Side(config, corpus) for name, config in configs.items()}
     for side in sides.values():
         side.block()
-    found: dict[str, Any] = {"steps": BLOCK, "rounds": rounds, "seconds": {}, "optimizer_seconds": {}}
+    found: dict[str, Any] = {"steps": BLOCK, "rounds": rounds} | {kind: {} for kind in KINDS}
+    found["flops"] = {name: side.flops() for name, side in sides.items()}
     names = list(sides)
     for number in range(rounds):
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
-            whole, optimizer = sides[name].block()
-            found["seconds"].setdefault(name, []).append(whole)
-            found["optimizer_seconds"].setdefault(name, []).append(optimizer)
+            for kind, seconds in zip(KINDS, sides[name].block(), strict=True):
+                found[kind].setdefault(name, []).append(seconds)
         report((number + 1, rounds))
     return found
 
@@ -64,24 +73,42 @@ class _Side:
         self.optimizer = resolve(optimizer.spec).build(
             self.model, lr=(optimizer.lr or 1e-3) / 10, engine=config.engine, **optimizer.hyperparameters
         )
+        self.estimator = Estimator(self.model, config, corpus, self.device)
+        self.steps = block_length(self.optimizer)
 
-    def block(self) -> tuple[float, float]:
-        """Mean seconds per step, and its part in the optimizer."""
-        spent = 0.0
-        began = self._now()
-        for _ in range(BLOCK):
-            c = self.config
-            sequences = batch(self.corpus, seed=c.seed, step=self.step, size=c.batch, seq=c.seq).to(self.device)
-            runtime.backward(self.model, sequences, c.accumulation, c.precision)
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.clip or math.inf)
-            halfway = self._now()
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
-            spent += self._now() - halfway
+    def block(self) -> tuple[float, float, float]:
+        """Mean seconds per step, its part in the optimizer and in what the rule asks for."""
+        spent, estimated = 0.0, self.estimator.seconds
+        began = runtime.now(self.device)
+        for _ in range(self.steps):
+            self.forward_backward()
+            halfway = runtime.now(self.device)
             self.step += 1
-        return (self._now() - began) / BLOCK, spent / BLOCK
+            self.estimator.step(self.optimizer, self.step)
+            self.optimizer.zero_grad(set_to_none=True)
+            spent += runtime.now(self.device) - halfway
+        whole, estimated = runtime.now(self.device) - began, self.estimator.seconds - estimated
+        return whole / self.steps, (spent - estimated) / self.steps, estimated / self.steps
 
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+    def forward_backward(self) -> None:
+        """The gradient of the coming step, clipped."""
+        c = self.config
+        sequences = batch(self.corpus, seed=c.seed, step=self.step, size=c.batch, seq=c.seq).to(self.device)
+        runtime.backward(self.model, sequences, c.accumulation, c.precision)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.clip or math.inf)
+
+    def flops(self) -> dict[str, float]:
+        """Operations per step, counted beside the timing."""
+        found = flops_per_step(self.forward_backward, self.optimizer, self.estimator, self.steps)
+        self.optimizer.zero_grad(set_to_none=True)
+        return found
+
+
+def block_length(optimizer: torch.optim.Optimizer) -> int:
+    """The fewest steps, ``BLOCK`` or more, of which any two successive runs hold the same estimates."""
+    if not isinstance(optimizer, Optimizer):
+        return BLOCK
+    rules = [optimizer.rule_of(group) for group in optimizer.param_groups]
+    asked = [[rule.asks(t) for rule in rules] for t in range(1, LONGEST + 1)]
+    period = repeats_after(asked)
+    return period * math.ceil(BLOCK / period)

@@ -99,6 +99,7 @@ def calibrated(
         "versions": record.versions(),
         "hardware": record.hardware(),
         "rounds": ROUNDS,
+        "format": 2,
     }
     digest = hashlib.sha256(record.canonical(key).encode()).hexdigest()
     path = out / "calibration.json"
@@ -172,6 +173,7 @@ def _told(race: Race, corpus: Corpus, passes: float, workers: int, command: str)
                 "model": base.model.preset,
                 "vocabulary": corpus.vocab_size,
                 "schedule": dataclasses.asdict(base.schedule),
+                "estimate": dataclasses.asdict(base.estimate),
                 **{name: getattr(base, name) for name in kept},
             },
             "per_optimizer": {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,7 @@ def evidence(course: Course, calibration: Mapping[str, Any]) -> dict[str, Any]:
         name = entrant.name
         place = contenders.index(name) if name in contenders else None
         in_tokens, in_seconds = _speedups(race, name, means.get(name), fitted, place, calibration)
+        step = _step(calibration, name, race.baseline.name)
         told = _verdict(course, name, complete, noise, in_tokens, in_seconds)
         results[name] = {
             "label": entrant.contender.label,
@@ -65,7 +66,8 @@ def evidence(course: Course, calibration: Mapping[str, Any]) -> dict[str, Any]:
             "final": _final(course.trials(name, FINAL), noise),
             "speedup_tokens": _ratio(in_tokens),
             "speedup_seconds": _ratio(in_seconds),
-            "step": _step(calibration, name, race.baseline.name),
+            "speedup_flops": _ratio(_in_flops(in_tokens, step)),
+            "step": step,
             "verdict": told.word,
             "verdict_text": told.text,
         }
@@ -236,11 +238,28 @@ def _step(calibration: Mapping[str, Any], name: str, baseline: str) -> dict[str,
     if name not in times or baseline not in times:
         return None
     seconds = float(np.median(times[name]))
-    return {
+    estimates = np.asarray(calibration.get("estimate_seconds", {}).get(name, np.zeros(len(times[name]))))
+    told = {
         "seconds": seconds,
-        "optimizer_share": float(np.median(np.divide(optimizer[name], times[name]))),
+        "optimizer_share": float(np.median((np.asarray(optimizer[name]) + estimates) / times[name])),
+        "estimate_share": float(np.median(estimates / times[name])),
         "relative": seconds / float(np.median(times[baseline])),
     }
+    flops = calibration.get("flops", {})
+    if name in flops and baseline in flops:
+        own, base = (sum(flops[n].values()) for n in (name, baseline))
+        told |= {"flops": own, "relative_flops": own / base}
+    return told
+
+
+def _in_flops(in_tokens: Interval, step: Mapping[str, Any] | None) -> Interval:
+    """A speedup in tokens as one in floating-point operations, which have no spread."""
+    if in_tokens.value is None:
+        return in_tokens
+    if step is None or "relative_flops" not in step:
+        return _refused("no operations were counted: the calibration did not end")
+    low, high = (None if end is None else end / step["relative_flops"] for end in (in_tokens.low, in_tokens.high))
+    return replace(in_tokens, value=in_tokens.value / step["relative_flops"], low=low, high=high)
 
 
 def _law(fitted: Fitted, law: Law, course: Course) -> dict[str, Any]:

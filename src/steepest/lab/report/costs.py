@@ -98,10 +98,11 @@ def step_costs(race: Race) -> Figure:
 
     caption = (
         "Time: one training step from the interleaved calibration of all contenders, the pale part the "
-        "model's forward and backward pass, the full part the optimizer, with its share in percent. State: "
-        "the bytes that the optimizer keeps per weight, the weight itself not counted."
+        "model's forward and backward pass, the full part the optimizer, with its share in percent"
+        f"{_estimates(race, steps)}. State: the bytes that the optimizer keeps per weight, the weight itself not "
+        "counted."
     )
-    keys = ("seconds", "relative", "optimizer_share")
+    keys = ("seconds", "relative", "optimizer_share", "estimate_share", "flops", "relative_flops")
     rows: list[dict[str, Any]] = [
         {
             "optimizer": name,
@@ -111,6 +112,13 @@ def step_costs(race: Race) -> Figure:
         for name in names
     ]
     return Figure("step-costs", "Time per step and memory", caption, *both(draw), rows)
+
+
+def _estimates(race: Race, steps: dict[str, Any]) -> str:
+    """How much of the shares is what optimizers ask for beside the gradient."""
+    shares = {name: step.get("estimate_share") or 0 for name, step in steps.items()}
+    told = [f"{100 * share:.2g} % for {say.label(race, name)}" for name, share in shares.items() if share]
+    return f" (estimates beside the gradient included: {say.listed(told, 5)})" if told else ""
 
 
 def _who(board: Board, race: Race, name: str, left: float, middle: float) -> None:

@@ -153,7 +153,7 @@ VERDICTS = ("faster", "slower", "not told apart")
 
 
 def in_seconds(race: dict[str, Any]) -> str:
-    """The same comparison on this machine's clock, in one sentence; empty for a lone baseline."""
+    """The same comparison on this machine's clock and in operations; empty for a lone baseline."""
     parts = []
     for name in ranking(race)[1:]:
         speedup = race["results"][name]["speedup_seconds"]
@@ -162,7 +162,10 @@ def in_seconds(race: dict[str, Any]) -> str:
             parts.append(f"{label(race, name)} {ratio(speedup)} ({verdict})")
     if not parts:
         return ""
-    return f"On this machine's clock, step times included: {listed(parts, 5)}."
+    clock = f"On this machine's clock, step times included: {listed(parts, 5)}."
+    stated = {name: race["results"][name].get("speedup_flops") or {} for name in ranking(race)[1:]}
+    parts = [f"{label(race, name)} {ratio(found)}" for name, found in stated.items() if found.get("value")]
+    return clock + (f" In floating-point operations: {listed(parts, 5)}." if parts else "")
 
 
 def setting(race: dict[str, Any]) -> str:
@@ -266,6 +269,7 @@ def rows(race: dict[str, Any]) -> list[dict[str, Any]]:
                 "speedup_seconds": in_time.get("value"),
                 "speedup_seconds_low": in_time.get("low"),
                 "speedup_seconds_high": in_time.get("high"),
+                **_in_flops(result),
                 "best_lr": result["lr"]["best"],
                 "bracketed": result["lr"]["bracketed"],
                 "edge": result["lr"]["edge"],
@@ -274,11 +278,21 @@ def rows(race: dict[str, Any]) -> list[dict[str, Any]]:
                 "tuning_seconds": result["tuning"]["seconds"],
                 "step_seconds": step.get("seconds"),
                 "optimizer_share": step.get("optimizer_share"),
+                "estimate_share": step.get("estimate_share"),
+                "step_flops": step.get("flops"),
                 "state_bytes_per_weight": result["state_bytes_per_weight"],
                 "verdict_text": result["verdict_text"],
             }
         )
     return table
+
+
+def _in_flops(result: dict[str, Any]) -> dict[str, Any]:
+    """Nothing in races from before operations were counted."""
+    stated = result.get("speedup_flops") or {}
+    return {
+        f"speedup_flops{end}": stated.get(key) for end, key in (("", "value"), ("_low", "low"), ("_high", "high"))
+    }
 
 
 def bracket(result: dict[str, Any]) -> str:
