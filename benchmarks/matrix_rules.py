@@ -1,8 +1,8 @@
-"""Newton-Schulz, Muon and SOAP on a decoder's hidden matrices, over the product bound and beside peers.
+"""Newton-Schulz, Muon, SOAP and Kron on a decoder's hidden matrices, over the product bound and beside peers.
 
     python benchmarks/matrix_rules.py [--models SHAPES ...] [--rounds 5] [--optimizers muon soap:...]
 
-A block is a whole turn of the calendar (ten steps of SOAP, one of which refreshes the bases), so that its mean
+A block is a whole turn of the calendar (ten steps of SOAP and Kron, one of which is a refresh), so that its mean
 holds the refreshes; the slowest step is told beside it. All contenders have the same hyperparameters, the peers
 their own working types (bfloat16 in Newton-Schulz, all of them). Peers that are not installed are left out, named.
 """
@@ -36,6 +36,8 @@ MODELS = ["384x384:24,1536x384:6,384x1536:6", "768x768:16,3072x768:4,768x3072:4"
 """The hidden matrices of 6 layers of width 384, 10.6M weights, and of 4 layers of width 768, 28.3M."""
 STEPS = 5
 SOAP = "soap:betas=(0.95,0.95),max_precond_dim=10000,precondition_frequency=10"
+KRON = "kron:update_probability=0.1,max_size_triangular=2048"
+"""One update of the factors in ten steps; beyond 2,048 a factor is diagonal, as timm and heavyball choose."""
 SPREAD = [f"{SOAP},spread=True"] if "spread" in hyperparameters(rule_named("soap")) else []
 BOTH: Types = ("float32", "bfloat16")
 Iteration = Callable[[Tensor], Tensor]
@@ -139,7 +141,7 @@ def main() -> None:
     parser = options(__doc__, "matrix_rules", rounds=5)
     parser.add_argument("--models", nargs="+", default=MODELS, help="presets, gpt2, files or shapes")
     parser.add_argument(
-        "--optimizers", nargs="+", default=["muon", SOAP, *SPREAD], help="as steepest race takes them"
+        "--optimizers", nargs="+", default=["muon", SOAP, *SPREAD, KRON], help="as steepest race takes them"
     )
     args = parser.parse_args()
     where = setting(args)

@@ -54,7 +54,12 @@ def trace(found: dict[str, Record]) -> str:
     if soap is None:
         return ""
     names = shortened(soap)
-    entries = [{**e, "name": names[e["name"]]} for e in soap["entries"] if e["spec"].startswith("soap")]
+    shown = ("auto", "")  # the other engines' refreshes fall on the same steps, and their lines on these
+    entries = [
+        {**e, "name": names[e["name"]]}
+        for e in soap["entries"]
+        if e["spec"].startswith("soap") and e["engine"] in shown
+    ]
     return figure.steps({**soap, "entries": entries}).standalone(figure.asset("figures.css"))
 
 
@@ -77,8 +82,7 @@ def grid(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
 
 
 def element_rules(record: Record) -> list[str]:
-    told = [line for model in record["models"] for line in measured(model)]
-    return told + overhead(record)
+    return all_rules(record) + overhead(record)
 
 
 def measured(result: Record) -> list[str]:
@@ -103,6 +107,10 @@ def measured(result: Record) -> list[str]:
     setup = f"{what}; {where}, {counted(setting['rounds'], 'round')}; {'; '.join(rates(result))}.{named}"
     left_out = [f"Left out: {', '.join(row['name'] for row in result['skipped'])}."] if result["skipped"] else []
     return [setup, "", *grid(head, rows), "", *left_out, *[""] * bool(left_out)]
+
+
+def all_rules(record: Record) -> list[str]:
+    return [line for model in record["models"] for line in measured(model)]
 
 
 def overhead(record: Record) -> list[str]:
@@ -189,6 +197,8 @@ SECTIONS: dict[str, Callable[[Record], list[str]]] = {
     "element_rules": element_rules,
     "first_step": first_step,
     "matrix_rules": matrix_rules,
+    "kron": all_rules,
+    "all_rules": all_rules,
     "products": products,
     "train_step": train_step,
     "gpu_cuda": gpu,
