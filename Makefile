@@ -16,11 +16,12 @@ WORKERS ?= 2
 BIN   := .venv/bin
 STAMP := .venv/installed
 PEERS := .venv/peers
-BENCHMARKS := products element_rules first_step matrix_rules train_step gpu
+DOCS  := .venv/docs
+BENCHMARKS := products element_rules first_step matrix_rules all_rules train_step gpu
 PIP   := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup race test test-slow lint format bench verify clean
+.PHONY: help setup race test test-slow lint format bench docs verify clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -69,9 +70,17 @@ $(PEERS): $(STAMP)
 	@$(PIP) --no-deps --constraint constraints.txt heavyball opt-einsum pytorch_optimizer timm && touch $@ || \
 	  echo "no peers from here: they are left out of the figures" >&2
 
+docs: $(DOCS) ## the site with a page for each optimizer, in site/; every link is checked
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html is the first page; '$(BIN)/mkdocs serve' also searches"
+
+$(DOCS): $(STAMP)
+	@$(PIP) --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
 verify: $(STAMP) ## replay the recorded trajectories under DIR through the public classes
 	@$(BIN)/steepest verify "$(DIR)" --engine $(ENGINE) $(ARGS)
 
 clean: ## remove .venv and caches; runs/ and race/ hold results and stay
-	rm -rf .venv build dist src/*.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
-	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf .venv build dist site src/*.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
+	find src tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
