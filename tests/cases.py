@@ -13,7 +13,7 @@ from steepest.core.rule import Rule, defaults, hyperparameters
 from steepest.engines import why_not_compiled
 from steepest.faces import face
 from steepest.optimizer import Optimizer
-from steepest.registry import rules
+from steepest.registry import rule_named, rules
 
 SHAPES: dict[str, tuple[int, ...]] = {
     "blocks.0.attn.q.weight": (6, 6),
@@ -91,8 +91,8 @@ def weights(dtype: torch.dtype = torch.float64, seed: int = 0) -> dict[str, torc
 
 def build(case: Case, named: dict[str, torch.nn.Parameter], **more: Any) -> Optimizer:
     rule, arguments = case
-    given = {"lr": 0.01, "weight_decay": 0.1} | untold(rules()[rule]) | arguments
-    return begun(face(rules()[rule])(list(named.items()), **(given | more)))
+    given = {"lr": 0.01, "weight_decay": 0.1} | untold(rule_named(rule)) | arguments
+    return begun(face(rule_named(rule))(list(named.items()), **(given | more)))
 
 
 def untold(rule: type[Rule]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from cases import Case, build, cases, give_gradients, options, same, step, untol
 from steepest.core.errors import SteepestError
 from steepest.core.rule import Rule, Step, defaults, hyperparameters, variant_of
 from steepest.engines.draws import drawn
-from steepest.registry import rules
+from steepest.registry import rule_named, rules
 from steepest.settings import roles_merged
 
 ALL = cases(variants, options)
@@ -104,7 +104,7 @@ def moment(rule: Rule, t: int, shape: torch.Size, stack: int) -> Step:
 def rule_of(case: Case) -> Rule:
     name, arguments = case
     arguments = dict(arguments)
-    rule = rules()[name]
+    rule = rule_named(name)
     values = defaults(rule, arguments.pop("variant", None)) | untold(rule) | arguments
     return rule(**{k: v for k, v in values.items() if k in hyperparameters(rule)})
 
