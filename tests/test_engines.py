@@ -84,6 +84,16 @@ class Halting(Rule):
 
 
 @dataclass(frozen=True)
+class Reflected(Halting):
+    """Numbers on the left of an operator, each time another function of torch."""
+
+    def update(
+        self, g: Tensor, w: Tensor, step: Step, state: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        return (2.0 - g) + 1 / (3.0 + w * w) - 2.0**w * (0.5 / (2.0 + g * g)), {}
+
+
+@dataclass(frozen=True)
 class Noisy(Rule):
     """Stochastic gradient Langevin dynamics in its simplest form, and a coin per element."""
 
@@ -236,6 +246,13 @@ def test_equal_shapes_of_a_rule_of_whole_tensors_run_as_one() -> None:
 
 def test_a_text_that_no_tape_can_record_runs_as_it_is() -> None:
     assert same(walked(Halting, "loop"), walked(Halting, "batched"))
+
+
+@ENGINE
+def test_a_number_on_the_left_of_an_operator_counts(engine: str) -> None:
+    loop, other = walked(Reflected, "loop"), walked(Reflected, engine)
+    for name, w in loop.items():
+        torch.testing.assert_close(other[name], w, rtol=1e-12, atol=1e-12)
 
 
 @ENGINE

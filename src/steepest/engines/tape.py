@@ -288,11 +288,12 @@ TAKES_OUT: dict[Callable[..., Any], bool] = {}
 
 def takes_out(call: Call, values: list[Tensor]) -> bool:
     """Whether the function can write its result, the last of the values, into memory that it is given."""
+    out = torch.empty_like(values[-1])
     try:
-        Call(call.func, call.args, {**call.kwargs, "out": torch.empty_like(values[-1])}).made(values)
+        # A reflected operator, such as 1 / x, answers NotImplemented to an argument that it does not know.
+        return Call(call.func, call.args, {**call.kwargs, "out": out}).made(values) is out
     except TypeError:
         return False
-    return True
 
 
 class Scratch:
