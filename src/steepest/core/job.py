@@ -39,7 +39,7 @@ class Moment:
     """One step of pieces that share it: the rule with the hyperparameters of now, and its step t.
 
     ``turn`` is the pieces' share of a spread calendar, see :meth:`steepest.core.rule.Rule.phase`; ``peak_lr``
-    is the learning rate that the schedule's factor multiplies, which only independent decay reads; ``totals``
+    is the learning rate that the schedule's factor multiplies, read by independent and fixed decay; ``totals``
     are the step's numbers over all weights of the rule.
     """
 

@@ -26,7 +26,7 @@ from steepest.core.naming import HIDDEN
 Scope = Literal["element", "tensor", "matrix", "model"]
 """What one call must see whole: nothing beyond an element, a tensor of any shape, two dimensions, or the model."""
 
-Decay = Literal["before", "after", "coupled", "independent", "joined"]
+Decay = Literal["before", "after", "coupled", "independent", "joined", "fixed"]
 """Where weight decay acts, see :func:`steepest.engines.write.stepped`."""
 
 DECAYS: tuple[Decay, ...] = ("before", "after", "coupled", "independent")

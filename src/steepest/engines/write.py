@@ -59,12 +59,15 @@ def shrinkage(rule: Rule, peak_lr: Any) -> Any:
 
     Before and after: 1 - lr * weight_decay (torch's AdamW). Independent: 1 - (lr / peak_lr) * weight_decay,
     Loshchilov & Hutter's own form (arXiv 1711.05101, Algorithm 2), where only the schedule scales the decay.
+    Fixed: 1 - weight_decay at every step that is made, whatever the schedule says.
     """
     if rule.decay in ("coupled", "joined"):
         return 1.0
-    if rule.decay == "independent":
-        # A peak of zero is a frozen group: nothing to scale by.
-        return 1 - (rule.lr / peak_lr if float(peak_lr) != 0 else 0.0) * rule.weight_decay
+    if rule.decay in ("independent", "fixed"):
+        # A peak of zero is a frozen group: nothing to scale by, and nothing that may move.
+        frozen = float(peak_lr) == 0
+        share = 0.0 if frozen else 1.0 if rule.decay == "fixed" else rule.lr / peak_lr
+        return 1 - share * rule.weight_decay
     return 1 - rule.lr * rule.weight_decay
 
 
@@ -73,8 +76,8 @@ def stepped(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The new weight and state, in the working type, out of place. Every engine runs this text.
 
-    ``coupled``: weight_decay * w joins the gradient (L2). ``before`` and ``independent``: the weight shrinks,
-    then the direction is computed. ``after``: the moved weight shrinks. ``joined``: weight_decay * w joins the
+    ``coupled``: weight_decay * w joins the gradient (L2). ``before``, ``independent`` and ``fixed``: the weight
+    shrinks, then the direction is computed. ``after``: the moved weight shrinks. ``joined``: weight_decay * w joins the
     direction, which rounds the weight once. A rule that writes the weight itself is left to it.
     """
     if rule.writes_weight:
@@ -82,7 +85,7 @@ def stepped(
         return (w if moved is None else moved), new
     if rule.decay == "coupled":
         g = g + rule.weight_decay * w
-    start = shrunk(w, shrink) if rule.decay in ("before", "independent") else w
+    start = shrunk(w, shrink) if rule.decay in ("before", "independent", "fixed") else w
     u, new = rule.update(g, start, step, state)
     if u is None:
         return w, new
