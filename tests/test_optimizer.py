@@ -382,3 +382,17 @@ def test_independent_decay_follows_the_schedule_and_not_the_rate() -> None:
     optimizer.param_groups[0]["lr"] = 0.005  # the schedule is at half its peak
     optimizer.step()
     torch.testing.assert_close(w.detach(), torch.full((3,), 0.9 * 0.95, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("engine", ["loop", "batched"])
+def test_fixed_decay_follows_neither_and_leaves_a_frozen_group_alone(engine: str) -> None:
+    w = nn.Parameter(torch.ones(3, dtype=torch.float64))
+    optimizer = steepest.AdaBelief([w], lr=0.01, weight_decay=0.1, decay="fixed", engine=engine)
+    for lr, left in ((0.01, 0.9), (0.005, 0.81), (0.0, 0.729)):
+        optimizer.param_groups[0]["lr"] = lr
+        w.grad = torch.zeros_like(w)
+        optimizer.step()
+        torch.testing.assert_close(w.detach(), torch.full((3,), left, dtype=torch.float64))
+    optimizer.param_groups[0]["peak_lr"] = 0.0
+    optimizer.step()
+    torch.testing.assert_close(w.detach(), torch.full((3,), 0.729, dtype=torch.float64))
