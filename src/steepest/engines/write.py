@@ -77,8 +77,8 @@ def stepped(
     """The new weight and state, in the working type, out of place. Every engine runs this text.
 
     ``coupled``: weight_decay * w joins the gradient (L2). ``before``, ``independent`` and ``fixed``: the weight
-    shrinks, then the direction is computed. ``after``: the moved weight shrinks. ``joined``: weight_decay * w joins the
-    direction, which rounds the weight once. A rule that writes the weight itself is left to it.
+    shrinks, then the direction is computed. ``after``: the moved weight shrinks. ``joined``: weight_decay * w
+    joins the direction, which rounds the weight once. A rule that writes the weight itself is left to it.
     """
     if rule.writes_weight:
         moved, new = rule.update(g, w, step, state)

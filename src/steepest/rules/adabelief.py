@@ -21,11 +21,13 @@ class AdaBelief(Rule):
 
     title = "AdaBelief"
     paper = (
-        "Zhuang et al., AdaBelief Optimizer: Adapting Stepsizes by the Belief in Observed Gradients, NeurIPS 2020, "
-        "arXiv 2010.07468, Algorithm 2; the rectified step: Liu et al., On the Variance of the Adaptive Learning "
-        "Rate and Beyond (RAdam), arXiv 1908.03265, Algorithm 2"
+        "Zhuang et al., AdaBelief Optimizer: Adapting Stepsizes by the Belief in Observed Gradients, NeurIPS "
+        "2020, arXiv 2010.07468, Algorithm 2; the rectified step: Liu et al., On the Variance of the Adaptive "
+        "Learning Rate and Beyond (RAdam), arXiv 1908.03265, Algorithm 2"
     )
-    code = "juntang-zhuang/Adabelief-Optimizer@2855178 pypi_packages/adabelief_pytorch0.2.1 (adabelief-pytorch 0.2.1)"
+    code = (
+        "juntang-zhuang/Adabelief-Optimizer@2855178 pypi_packages/adabelief_pytorch0.2.1 (adabelief-pytorch 0.2.1)"
+    )
     pseudocode = """
         w <- (1 - lr * weight_decay) * w         (decay fixed: (1 - weight_decay) * w)
         m <- beta1 * m + (1 - beta1) * g
@@ -54,16 +56,16 @@ class AdaBelief(Rule):
         "What eps=x is to Adam, x^2 is here.",
         "eps=1e-16 is lost when added to s of float32 above 1e-9, and in bfloat16 or float16 altogether (float16 "
         "has no such number): state is float32 at least, and there it does what it is for, being a floor.",
-        "A gradient that does not change has (g - m) -> 0: after 1,000 equal gradients the step is 15 times "
-        "Adam's and keeps growing, up to |g| / sqrt(eps / (1 - beta2)). That is the rule and not an accident, and "
-        "is not mended; with rectify the first steps, where m has barely begun, are short.",
+        "A gradient that does not change has g - m -> 0: after 1,000 equal ones the step is 13 times Adam's (20 "
+        "without rectify) and grows on, up to |g| / sqrt(eps / (1 - beta2)). That is the rule's idea and not an "
+        "accident, so it is not mended. With rectify it is shorter than Adam's for the first 100.",
         "beta1=0 makes m = g and s of eps alone: steps of g / sqrt(t * eps).",
         "The first 5 steps of the default are SGD's (beta2=.999): the only ones that feel the gradient's scale, "
         "and with a beta2 below 2/3 there are no others. degenerated_to_sgd=False leaves the weight for so long.",
         "The package's rectified step ignores amsgrad and keeps its maximum all the same; here the two exclude "
         "each other.",
-        "The package keeps rectification coefficients of ten steps in a list that all groups share, whatever their "
-        "betas; here they are computed. Its coupled decay changes p.grad; here no gradient is changed.",
+        "The package keeps rectification coefficients of ten steps in a list that all groups share, whatever "
+        "their betas; here they are computed. Its coupled decay changes p.grad; here no gradient is changed.",
         "decay='fixed' (the package's fixed_decay) is the same at every learning rate: neither a warm-up nor the "
         "end of a schedule spares the weights. decay='independent' is that times the schedule's factor.",
         "rectify is the package's default, and no result of the paper used it (README).",
@@ -104,7 +106,9 @@ class AdaBelief(Rule):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.amsgrad and self.rectify:
-            raise BadInput("adabelief: amsgrad=True is without effect on the rectified step: give rectify=False too")
+            raise BadInput(
+                "adabelief: amsgrad=True is without effect on the rectified step: give rectify=False too"
+            )
 
     def slots(self, shape: tuple[int, ...]) -> dict[str, Slot]:
         names = ("exp_avg", "exp_avg_var", "max_exp_avg_var")[: 3 if self.amsgrad else 2]
@@ -142,12 +146,14 @@ class AdaBelief(Rule):
     def of_trajectory(cls, told: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
         h = dict(told["hyperparameters"])
         fixed, decoupled = h.pop("fixed_decay", False), h.pop("weight_decouple", True)
-        h["amsgrad"] = h.get("amsgrad", False) and not h.get("rectify", True)  # which the package's rectified step ignores
+        h["amsgrad"] = h.get("amsgrad", False) and not h.get(
+            "rectify", True
+        )  # which the package's rectified step ignores
         return {"decay": "coupled" if not decoupled else "fixed" if fixed else "before", **h}
 
 
 def rectification(beta2: float, t: int) -> float | None:
-    """RAdam's factor on the step with the second moment's bias correction; None while too little is known of it."""
+    """RAdam's factor on the step, times the second moment's bias correction; None while little is known of it."""
     rho_max = 2 / (1 - beta2) - 1
     power = beta2**t
     rho = rho_max - 2 * t * power / (1 - power)

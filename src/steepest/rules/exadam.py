@@ -34,24 +34,25 @@ class EXAdam(Rule):
     """
     scope = "element"
     advice = (
-        "To find out what it does, not to save tokens: its evidence is one image network and one small GPT, and no "
-        "language-model pretraining. After some hundred steps it is Adam with the raw gradient added to the "
-        "momentum, which about doubles the step and has as much noise as no momentum at all; compare it with NAdamW, "
-        "and at half of Adam's learning rate or less. The first step is 16 times Adam's: warm up. Its cross terms, "
-        "what it is named for, compare v and m^2 with eps and vanish where gradients are below 1e-4, as a language "
-        "model's usually are: there eps=1e-16 or less brings them back, for about 1 / (1 - beta2) steps."
+        "To find out what it does, not to save tokens: its evidence is one image network and one small GPT, and "
+        "no language-model pretraining. After some hundred steps it is Adam with the raw gradient added to the "
+        "momentum, which about doubles the step and has as much noise as no momentum at all; compare it with "
+        "NAdamW, and at half of Adam's learning rate or less. The first step is 16 times Adam's: warm up. Its "
+        "cross terms, what it is named for, compare v and m^2 with eps and vanish where gradients are below 1e-4, "
+        "as a language model's usually are: there eps=1e-16 or less brings them back, for about 1 / (1 - beta2) "
+        "steps."
     )
     quirks = (
-        "v / (v + eps) and m^2 / (m^2 + eps) are about 1 where |g| is well above sqrt(eps), 1e-4 by default, and "
-        "about 0 below: the rule changes with the scale of the loss, and eps decides whether the cross terms exist.",
+        "v / (v + eps) and m^2 / (m^2 + eps) are about 1 where |g| is well above sqrt(eps), 1e-4 by default,"
+        " and about 0 below: the rule changes with the loss's scale; eps decides whether there are cross terms.",
         "beta1^t and beta2^t bring both cross terms to nothing: d2 in tens of steps, d1 in thousands.",
         "The first step is (1 + 1 / (1 - beta1)) * d1 / sqrt(d2) long: 16 times lr by the default betas, 11 times "
         "without the cross terms.",
         "The gradient in the numerator is divided by 1 - beta1^t too, though it has no bias to correct.",
         "Decay is by plain lr, not by the growing one, and is not in the paper's algorithm.",
-        "Growth log is unbounded: 0.69 at first, 3.8 after 1,000 steps, 6.1 after 100,000; a schedule must undo it.",
+        "Growth log has no bound: 0.7 at first, 3.8 after 1,000 steps, 6.1 after 100,000: schedules must undo it.",
         "The published file uses np without importing it and stops at construction.",
-        "Written as 1 / (1 + eps / v), which is the same number: v / (v + eps) is nan where v overflows.",
+        "The ratio is computed as 1 / (1 + eps / v), the same number: the code's is nan where v overflows.",
     )
     variants = {"v2": {}, "v1": {"growth": "log"}}
     recipe = {"lr": 3e-4, "weight_decay": 1e-5}
