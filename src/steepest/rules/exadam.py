@@ -55,8 +55,8 @@ class EXAdam(Rule):
         "The ratio is computed as 1 / (1 + eps / v), the same number: the code's is nan where v overflows.",
     )
     variants = {"v2": {}, "v1": {"growth": "log"}}
-    recipe = {"lr": 3e-4, "weight_decay": 1e-5}
-    recipe_source = "AhmedMostafa16/EXAdam README, recommended hyperparameters, NLP (lr 3e-4, betas .9/.999)"
+    recipe = {"weight_decay": 1e-5}
+    recipe_source = "AhmedMostafa16/EXAdam README, recommended for NLP (betas .9/.999, decay 1e-5, with lr 3e-4)"
 
     lr: float = number(1e-3, "learning rate", grid=(3e-4, 6e-4, 1.2e-3, 2.5e-3, 5e-3, 1e-2))
     betas: tuple[float, float] = number(
