@@ -19,9 +19,10 @@ PATHS = [pytest.param(p, id=f"{p.parent.name}/{p.stem}") for p in trajectories(O
 
 
 def test_every_rule_has_a_trajectory() -> None:
-    # Shampoo's papers describe two programs that are not theirs alone: tests/references stands for them.
+    # Shampoo's papers describe two programs that are not theirs alone: tests/references stands for them. RMSprop
+    # walks beside torch's own in test_rmsprop.py, and below Fira here.
     replayed = {rule_of_trajectory(json.loads(p.read_text())) for p in trajectories(ORACLES)}
-    assert replayed >= set(rules().values()) - {rules()["shampoo"]}
+    assert replayed >= set(rules().values()) - {rules()["shampoo"], rules()["rmsprop"]}
 
 
 @pytest.mark.parametrize("engine", ["loop", "batched"])
