@@ -55,3 +55,8 @@ def turned(vectors: Tensor, dim: int) -> Tensor:
     """Vectors along ``dim``, each with the sign that makes its entry of largest size positive."""
     largest = vectors.gather(dim, vectors.abs().argmax(dim=dim, keepdim=True))
     return torch.where(largest < 0, -vectors, vectors)
+
+
+def nonzero(x: Tensor) -> Tensor:
+    """Whether each matrix has an entry that is not zero, (..., 1, 1)."""
+    return (x != 0).any(dim=-1, keepdim=True).any(dim=-2, keepdim=True)

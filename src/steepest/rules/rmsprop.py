@@ -63,7 +63,7 @@ class RMSprop(Rule):
         "of arXiv 2509.02046"
     )
 
-    lr: float = number(1e-2, "learning rate", grid=(2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3))
+    lr: float = number(1e-2, "learning rate", grid=(2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2))
     alpha: float = number(0.99, "decay rate of both averages", grid=(0.9, 0.95, 0.98, 0.99, 0.999), high=1.0)
     eps: float = number(1e-8, "added to the root of the mean square", grid=(1e-15, 1e-8, 1e-6, 1e-4))
     momentum: float = number(0.0, "share of the buffer kept", grid=(0.0, 0.5, 0.9, 0.95))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from steepest.core.errors import BadInput
 from steepest.core.rule import Draw, Rule, Slot, Step, choice
-from steepest.linalg.low_rank import into, sides, singular_subspace
+from steepest.linalg.low_rank import into, nonzero, sides, singular_subspace
 
 ADAM_OF_HF: Mapping[str, Any] = {"eps": 1e-6, "eps_form": "hf", "decay": "after", "weight_decay": 0.0}
 """The AdamW that both official codes are built on, projected and not."""
@@ -178,8 +178,3 @@ def why_not(rule: type[Rule]) -> str | None:
     if rule.asks is not Rule.asks or rule.contribution is not Rule.contribution:
         return "what this rule measures beside the gradient has no form in the subspace"
     return None
-
-
-def nonzero(x: Tensor) -> Tensor:
-    """Whether each matrix has an entry that is not zero, (..., 1, 1)."""
-    return (x != 0).any(dim=-1, keepdim=True).any(dim=-2, keepdim=True)
