@@ -1,4 +1,4 @@
-"""GaLore and APOLLO: their subspaces, what lives in them, and the limiter."""
+"""GaLore, APOLLO and Fira: their subspaces, what lives in them, and the limiter."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_the_projection_is_orthogonal(kind: str, shape: tuple[int, int]) -> None
     torch.testing.assert_close((g - back).square().sum(dim=(-2, -1)), lost)
 
 
-@pytest.mark.parametrize("name", ["galore", "apollo"])
+@pytest.mark.parametrize("name", ["galore", "apollo", "fira"])
 def test_a_subspace_is_new_every_so_many_steps_and_after_a_gradient_of_zeros_the_old_one(name: str) -> None:
     named = hidden((7, 4))
     (p,) = named.values()
@@ -98,7 +98,7 @@ def test_spread_refreshes_fall_on_different_steps_and_the_first_on_the_first() -
     assert [[t for t in range(2, 9) if one[t - 1] == "refresh"] for one in told] == [[5], [4, 8], [3, 7], [2, 6]]
 
 
-@pytest.mark.parametrize("name", ["galore", "apollo"])
+@pytest.mark.parametrize("name", ["galore", "apollo", "fira"])
 def test_a_subspace_can_be_given_by_hand_and_one_that_is_not_shows_at_once(name: str) -> None:
     own, given, without = hidden((7, 4)), hidden((7, 4)), hidden((7, 4))
     a = face(rules()[name])(list(own.items()), rank=2, lr=0.1)
@@ -124,7 +124,7 @@ def test_random_subspaces_keep_lengths_on_average_and_change_with_seed_and_refre
     assert len({float(p[0, 0]) for p in found}) == 200
 
 
-@pytest.mark.parametrize("name", ["galore", "apollo"])
+@pytest.mark.parametrize("name", ["galore", "apollo", "fira"])
 def test_there_are_as_many_singular_vectors_as_the_shorter_side_has_and_random_ones_as_asked_for(
     name: str,
 ) -> None:
@@ -139,7 +139,7 @@ def test_there_are_as_many_singular_vectors_as_the_shorter_side_has_and_random_o
             rule(rank=wrong)
 
 
-@pytest.mark.parametrize("name", ["galore", "apollo"])
+@pytest.mark.parametrize("name", ["galore", "apollo", "fira"])
 @pytest.mark.parametrize("proj", ["svd", "random"])
 def test_spread_refreshes_are_the_same_under_every_engine(name: str, proj: str) -> None:
     shapes = [(7, 4)] * 5 + [(4, 7)]
@@ -151,7 +151,7 @@ def test_spread_refreshes_are_the_same_under_every_engine(name: str, proj: str) 
         torch.testing.assert_close(batched[key], w, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["galore", "apollo"])
+@pytest.mark.parametrize("name", ["galore", "apollo", "fira"])
 def test_experts_in_a_stack_have_subspaces_of_their_own(name: str) -> None:
     stack = torch.nn.Parameter(torch.randn(3, 7, 4, dtype=torch.float64))
     single = {f"h.{i}.q.weight": torch.nn.Parameter(w.clone()) for i, w in enumerate(stack.detach())}
@@ -172,11 +172,12 @@ def test_experts_in_a_stack_have_subspaces_of_their_own(name: str) -> None:
 
 @pytest.mark.parametrize(("rows", "cols", "rank"), [(1024, 1024, 256), (1024, 256, 64), (256, 1024, 32)])
 def test_the_state_is_what_the_papers_say(rows: int, cols: int, rank: int) -> None:
-    """GaLore: two moments of the long side and a projector of the short one; APOLLO: and one norm."""
+    """GaLore: two moments of the long side and a projector of the short one; APOLLO, Fira: and one norm."""
     long, short = max(rows, cols), min(rows, cols)
     floats = 2 * long * rank + short * rank
     assert rules()["galore"](rank=rank).state_bytes((rows, cols)) == 4 + 4 * floats
-    assert rules()["apollo"](rank=rank).state_bytes((rows, cols)) == 4 + 4 * (floats + 1)
+    for name in ("apollo", "fira"):
+        assert rules()[name](rank=rank).state_bytes((rows, cols)) == 4 + 4 * (floats + 1)
     assert rules()["apollo"](rank=1).state_bytes((rows, cols)) < 0.15 * rows * cols
 
 
@@ -194,7 +195,7 @@ def test_at_full_rank_a_linear_rule_is_itself(shape: tuple[int, int], kind: str)
     torch.testing.assert_close(low["h.0.q.weight"], plain["h.0.q.weight"])
 
 
-@pytest.mark.parametrize("outer", ["galore", "apollo"])
+@pytest.mark.parametrize("outer", ["galore", "apollo", "fira"])
 @pytest.mark.parametrize("name", ELEMENT)
 def test_every_element_rule_runs_in_a_subspace(outer: str, name: str) -> None:
     """Finite: none of them reads the weight, which has no form there."""
@@ -213,7 +214,7 @@ def test_every_element_rule_runs_in_a_subspace(outer: str, name: str) -> None:
     assert all(t.shape in ((), (1, 1), (2, 6), (6, 2)) for t in optimizer.state[named[Q]].values())
 
 
-@pytest.mark.parametrize("outer", ["galore", "apollo"])
+@pytest.mark.parametrize("outer", ["galore", "apollo", "fira"])
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_rule_that_must_see_the_whole_is_refused_with_the_reason(outer: str, name: str) -> None:
     with pytest.raises(BadInput, match=f"{outer} over {name}: this rule must see a whole (tensor|matrix|model)"):

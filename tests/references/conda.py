@@ -4,7 +4,8 @@ MATRICES = True
 OPTIONS = [
     {"lr": 0.01, "update_proj_gap": 3},
     {"lr": 0.01, "update_proj_gap": 1, "betas": (0.5, 0.9), "eps": 1e-2, "weight_decay": 0.1},
-    {"lr": 0.01, "update_proj_gap": 4, "correct_bias": False, "scale": 0.3, "decay": "before", "weight_decay": 0.1},
+    {"lr": 0.01, "update_proj_gap": 4, "correct_bias": False, "scale": 0.3},
+    {"lr": 0.01, "update_proj_gap": 4, "decay": "before", "weight_decay": 0.1},
 ]
 
 

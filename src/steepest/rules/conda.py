@@ -84,7 +84,7 @@ class Conda(Rule):
     recipe = {"betas": [0.9, 0.99], "scale": 0.25, "companion": {"betas": [0.9, 0.99]}}
     recipe_source = "scripts of jie040109/Conda for LLaMA 60M to 1B (betas .9/.99, scale .25, no decay)"
 
-    lr: float = number(1e-3, "learning rate", grid=(2.5e-3, 5e-3, 1e-2, 2e-2, 4e-2, 8e-2))
+    lr: float = number(1e-3, "learning rate", grid=(5e-3, 1e-2, 2e-2, 4e-2, 8e-2, 1.6e-1))
     betas: tuple[float, float] = number(
         (0.9, 0.999),
         "decay rates of the first and the second moment",

@@ -16,8 +16,9 @@ class RMSprop(Rule):
 
     title = "RMSprop"
     paper = (
-        "Tieleman & Hinton, Lecture 6.5, rmsprop, COURSERA: Neural Networks for Machine Learning, 2012; centred "
-        "and with momentum: Graves, Generating Sequences With Recurrent Neural Networks, arXiv 1308.0850, eq. 38-41"
+        "Tieleman & Hinton, Lecture 6.5, rmsprop, COURSERA: Neural Networks for Machine Learning, 2012; "
+        "centred, with momentum: Graves, Generating Sequences With Recurrent Neural Networks, arXiv 1308.0850, "
+        "eq. 38-41"
     )
     code = "torch.optim.RMSprop (torch 2.13)"
     pseudocode = """
@@ -30,8 +31,8 @@ class RMSprop(Rule):
     """
     scope = "element"
     advice = (
-        "To see what Adam adds to it, and as the base of Fira for half of its moments' memory: without momentum it "
-        "keeps one number a weight. Both moments start at zero and nothing corrects that: the first steps are "
+        "To see what Adam adds to it, and as the base of Fira for half of its moments' memory: without momentum "
+        "it keeps one number a weight. Both moments start at zero and nothing corrects that: the first steps are "
         "1 / sqrt(1 - alpha) times as long as later ones, ten times by torch's default, so that it needs warm-up "
         "or a smaller alpha. Where a momentum is wanted, AdamW costs the same memory and corrects its start. "
         "Neither study of tuned optimizers for language models has it."

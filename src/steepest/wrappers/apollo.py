@@ -4,17 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from steepest.core.rule import Rule, Slot, Step, choice, number
-from steepest.linalg.norms import frobenius, length
-from steepest.wrappers.low_rank import ADAM_OF_HF, RATES, low_rank
+from steepest.core.rule import Rule, Step, choice, number
+from steepest.wrappers.channel_scaled import channel, channel_scaled, stretch
+from steepest.wrappers.low_rank import ADAM_OF_HF, RATES
 from steepest.wrappers.made import made
 
 OVER = "adamw"
-GAMMA = 1.01
-"""By how much the limiter lets an update's norm grow from step to step."""
+WHOLE = (-2, -1)
 
 MINI: Mapping[str, Any] = {"rank": 1, "scale_type": "tensor", "scale": 128.0}
 
@@ -24,7 +22,7 @@ def apollo(rule: type[Rule]) -> type[Rule]:
     adamw = rule.name() == OVER
 
     @dataclass(frozen=True)
-    class APOLLO(low_rank(rule, "apollo")):  # type: ignore[misc]
+    class APOLLO(channel_scaled(rule, "apollo")):  # type: ignore[misc]
         """Approximated gradient scaling: the rule runs in a random subspace, which tells how large steps are.
 
         A subspace of one's own: update_proj_gap=0, and ``optimizer.state[weight]["projector_right"].copy_(...)``,
@@ -41,7 +39,7 @@ def apollo(rule: type[Rule]) -> type[Rule]:
         f <- |N_i| / (|R_i| + 1e-8) for each row i of g (columns if rows < cols)       (scale_type channel)
         f <- |N| / (|R| + 1e-8)                                                        (scale_type tensor)
         u <- f * g;  u <- sqrt(scale) * u                                              (scale_front)
-        l <- max(|u| / (s + 1e-8), 1.01) / 1.01;  u <- u / l;  s <- |u|                (s: the last |u|)
+        l <- max(|u| / ((s + 1e-8) * limiter_growth), 1);  u <- u / l;  s <- |u|       (s: the last |u|)
         u <- sqrt(scale) * u                                                           (not scale_front)
         w <- w - lr * u
         embeddings, head, norms, biases: companion AdamW
@@ -82,60 +80,25 @@ def apollo(rule: type[Rule]) -> type[Rule]:
             f"new subspace every 200 steps){'' if adamw else f'; {rule.recipe_source}'}"
         )
 
-        proj_type: str = choice(
-            "std",
-            "projected side: the shorter one, the longer one, always left or right",
-            options=("std", "reverse_std", "left", "right"),
-        )
         scale_type: str = choice(
             "channel", "one factor for each row or column, or one in all", options=("channel", "tensor")
         )
         scale: float = number(1.0, "the square of the update's factor", grid=(1.0, 4.0, 16.0, 128.0))
         scale_front: bool = choice(False, "the factor comes before the limiter", options=(False, True))
-        limiter: str = choice(
-            "mended", "of the growth of the update's norm", options=("mended", "official", "off")
-        )
-        limiter_floor: float = number(0.1, "share of its remembered norm that one step leaves (limiter mended)")
-
-        def slots(self, shape: tuple[int, ...]) -> dict[str, Slot]:
-            norm = {"update_norm": Slot((*self.low_shape(shape)[:-2], 1, 1))} if self.limiter != "off" else {}
-            return super().slots(shape) | norm
-
-        def corrections(self, t: int) -> dict[str, float]:
-            """In Adam's hf form the corrections are a factor of the step, which the limiter does not see."""
-            found = {"factor": 1.0, **super().corrections(t), "first": float(t == 1)}
-            if getattr(self, "eps_form", "") == "hf":
-                found["factor"] = found["root_bias2"] / found["bias1"]
-                found |= {"bias1": 1.0, "root_bias2": 1.0}
-            return found
 
         def update(
             self, g: Tensor, w: Tensor, step: Step, state: dict[str, Tensor]
         ) -> tuple[Tensor | None, dict[str, Tensor]]:
-            below = {name: slot for name, slot in state.items() if name != "update_norm"}
-            subspace, low, n, new = self.within(g, step, below)
+            subspace, low, n, new = self.within(g, step, state)
             if n is None:
                 return None, new
-            per = {"tensor": (-2, -1), "channel": (-1,) if "right" in subspace else (-2,)}[self.scale_type]
-            u = size_of(n, per) / (size_of(low, per) + 1e-8) * g
+            u = stretch(n, low, channel(subspace) if self.scale_type == "channel" else WHOLE) * g
             root = self.scale**0.5
             if self.scale_front:
                 u = root * u
+            growth, kept = self.limited(u, step, state)
             factor = step.factor if self.scale_front else root * step.factor
-            if self.limiter != "off":
-                growth, new["update_norm"] = self.limited(size_of(u, (-2, -1)), step, state["update_norm"])
-                factor = factor / growth
-            return u * factor, new
-
-        def limited(self, size: Tensor, step: Step, last: Tensor) -> tuple[Tensor, Tensor]:
-            """By what an update of this size is divided, and what is remembered."""
-            mended = self.limiter == "mended"
-            last = torch.where(last > 0, last, size) if mended else last + step.first * size
-            growth = (size / (last + 1e-8)).clamp(min=GAMMA) / GAMMA
-            left = size / growth
-            if mended:
-                left = torch.where(size > 0, torch.maximum(left, self.limiter_floor * last), last)
-            return growth, left
+            return u * (factor / growth), new | kept
 
         @classmethod
         def of_trajectory(cls, told: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,7 +110,3 @@ def apollo(rule: type[Rule]) -> type[Rule]:
     if adamw:
         return made(APOLLO, rule, OVER, {**ADAM_OF_HF, "lr": 1e-2, "proj": "random"}, {"lr": RATES})
     return made(APOLLO, rule, OVER, {"proj": "random"})
-
-
-def size_of(x: Tensor, dims: tuple[int, ...]) -> Tensor:
-    return frobenius(x) if len(dims) == 2 else length(x, *dims)

@@ -1,4 +1,4 @@
-"""What GaLore and APOLLO share: an element-wise rule in a low-rank subspace of each matrix's gradient."""
+"""What GaLore, APOLLO and Fira share: an element-wise rule in a low-rank subspace of each matrix's gradient."""
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ def low_rank(rule: type[Rule], wrapper: str) -> type[Rule]:
             "betas": (0.9, 0.999),
             **ADAM_OF_HF,
         }
+        recorded = "extra/proj/"
+        """Where trajectories keep projectors."""
 
         rank: float = choice(
             0.25,
@@ -150,13 +152,14 @@ def low_rank(rule: type[Rule], wrapper: str) -> type[Rule]:
             """Recorded projectors are given; without them the rule finds its own, with LAPACK's signs."""
             h = told["hyperparameters"]
             adam = {name: h[name] for name in ("lr", "eps", "weight_decay", "correct_bias") if name in h}
-            adam |= {"betas": (h["beta1"], h["beta2"]), "eps_form": "hf", "decay": "after"}
+            betas = h["betas"] if "betas" in h else (h["beta1"], h["beta2"])
+            adam |= {"betas": tuple(betas), "eps_form": "hf", "decay": "after"}
             own = {
                 name: h[name] for name in ("rank", "scale", "proj", "proj_type", "update_proj_gap") if name in h
             }
-            if h["proj_type"] != "full" and any(key.startswith("extra/proj/") for key in arrays):
+            if h["proj_type"] != "full" and any(key.startswith(cls.recorded) for key in arrays):
                 own["update_proj_gap"] = 0
-            patched = "patched" in told["dtype"]
+            patched = "patched" in told["dtype"] + told["source"]
             solver = {"signs": "lapack", "svd_dtype": "working" if patched else "float32"}
             return {**adam, **own, **solver, "companion": adam}
 
@@ -164,7 +167,7 @@ def low_rank(rule: type[Rule], wrapper: str) -> type[Rule]:
         def fed(cls, t: int, name: str, shape: tuple[int, ...], slots: Mapping[str, Slot]) -> dict[str, str]:
             """A recorded projector of step t + 1, where there is one side."""
             projectors = [slot for slot in slots if slot.startswith("projector_")]
-            return {slot: f"extra/proj/{t + 1:03d}/{name}" for slot in projectors} if len(projectors) == 1 else {}
+            return dict.fromkeys(projectors, f"{cls.recorded}{t + 1:03d}/{name}") if len(projectors) == 1 else {}
 
     return LowRank
 
