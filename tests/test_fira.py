@@ -45,7 +45,9 @@ def test_at_full_rank_nothing_is_left_over_and_it_is_galore() -> None:
     options: dict[str, Any] = {"rank": 6, "lr": 0.1, "update_proj_gap": 2}
     galore = walked(5, kind="GaLore", **options)
     torch.testing.assert_close(walked(5, residual="orthogonal", **options)[NAME], galore[NAME])
-    code = (walked(5, **options)[NAME] - galore[NAME]).detach()  # at a scale of .25 the code counts three quarters twice
+    code = (
+        walked(5, **options)[NAME] - galore[NAME]
+    ).detach()  # at a scale of .25 the code counts three quarters twice
     assert float(code.norm()) > 0.1
 
 

@@ -94,10 +94,15 @@ def fira(rule: type[Rule]) -> type[Rule]:
             "official-1b": {"rank": 512, "scale": 0.0625, **OFFICIAL},
             "official-divide-params": {"rank": 8, "scale": 1.0, **OFFICIAL},
         }
-        recipe = {"rank": 0.25, "update_proj_gap": 200, "scale": 0.25, **({} if adamw else rule.recipe)}
+        recipe = {
+            "rank": 0.25,
+            "update_proj_gap": 200,
+            "scale": 0.25,
+            **({} if rule.name() in AUTHORS else rule.recipe),
+        }
         recipe_source = (
             "scripts of xichen-fy/Fira for LLaMA 60M and 350M (scale .25, a new subspace every 200 steps, no "
-            f"decay, rank a quarter of the width){'' if adamw else f'; {rule.recipe_source}'}"
+            f"decay, rank a quarter of the width){'' if rule.name() in AUTHORS else f'; {rule.recipe_source}'}"
         )
         companion = {**(scaled.companion or {}), **COMPANIONS.get(rule.name(), {})}
         recorded = "extra/projector/"
