@@ -56,7 +56,7 @@ class Walk:
     """A model in training, with the loss and the size of each of its steps."""
 
     def __init__(self, name: str, corpus: Corpus) -> None:
-        contender = resolve(name)
+        contender = resolve(name).of_run(SPIKE + AFTER)
         self.corpus = corpus
         self.lr = contender.lr_grid[len(contender.lr_grid) // 2]
         self.model = Decoder(replace(preset(MODEL), vocab=corpus.vocab_size), SEED)

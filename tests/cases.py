@@ -96,8 +96,8 @@ def build(case: Case, named: dict[str, torch.nn.Parameter], **more: Any) -> Opti
 
 
 def untold(rule: type[Rule]) -> dict[str, Any]:
-    """What a rule would read from a model, and these weights do not tell."""
-    return {"head_dim": 3} if "head_dim" in hyperparameters(rule) else {}
+    """What a rule would read from a model or a run, and these weights do not tell."""
+    return {k: v for k, v in (("head_dim", 3), ("total_steps", 12)) if k in hyperparameters(rule)}
 
 
 def begun(optimizer: Optimizer) -> Optimizer:

@@ -12,11 +12,11 @@ from cases import give_gradients, walk, weights
 from torch import Tensor
 
 from steepest.core.errors import BadInput, UnknownName
-from steepest.core.rule import Ask, Draw, Rule, Slot, Step, choice, number
+from steepest.core.rule import Ask, Draw, Rule, Slot, Step, choice, number, run_length
 from steepest.engines import ENGINES, why_not_compiled
 from steepest.engines.draws import replayed
 from steepest.faces import face
-from steepest.registry import resolve
+from steepest.registry import _of_rule, resolve
 
 ENGINE = pytest.mark.parametrize("engine", [n for n in ENGINES if n != "compiled" or not why_not_compiled()])
 
@@ -109,6 +109,20 @@ class Eager(Curious):
 
     def first_asks(self) -> tuple[Ask, ...]:
         return (Ask("hutchinson", "before"),)
+
+
+@dataclass(frozen=True)
+class Ramped(Plain):
+    """Reaches its full step at the end of the run."""
+
+    total_steps: int | None = number(None, "steps of the run")
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"own": {}, "ten": {"total_steps": 10}}
+
+    def corrections(self, t: int) -> dict[str, float]:
+        return {"ramp": t / run_length(self)}
+
+    def update(self, g: Tensor, w: Tensor, step: Step, state: dict[str, Tensor]) -> Any:
+        return step.ramp * g, state
 
 
 @dataclass(frozen=True)
@@ -263,3 +277,26 @@ def test_the_command_line_reaches_a_roles_hyperparameters_and_layouts_of_dotted_
         "by_role": {"q": {"lr_ratio": 0.5, "momentum": 0.9}},
         "layouts": {"h.0.qkv.weight": "qkv"},
     }
+
+
+def test_a_rule_that_wants_the_runs_length_gets_it_from_the_run_unless_somebody_set_it() -> None:
+    contender = _of_rule("ramped", Ramped, {}, "")
+    assert contender.of_run(50).recipe == {"total_steps": 50}
+    assert contender.of_run(50, total_steps=7).recipe == contender.of_run(50, variant="ten").recipe == {}
+    assert _of_rule("ramped", Ramped, {"total_steps": 7}, "").of_run(50).recipe == {"total_steps": 7}
+    assert resolve("lion").of_run(50) == resolve("lion")
+    asked, set_so = contender.of_run(50).identity(0.1), contender.identity(0.1, total_steps=50)
+    assert asked == set_so != contender.of_run(51).identity(0.1)
+
+
+@ENGINE
+def test_outside_of_the_lab_a_rule_that_is_not_told_the_runs_length_says_what_to_give(engine: str) -> None:
+    named, before = weights(), weights()
+    give_gradients(named, 0)
+    with pytest.raises(BadInput, match=r"ramped: total_steps=None.*give total_steps=") as told:
+        face(Ramped)(list(named.items()), engine=engine).step()
+    assert "\n" not in str(told.value)
+    assert all(torch.equal(named[name], p) for name, p in before.items())
+    face(Ramped)(list(named.items()), engine=engine, total_steps=4, lr=1.0).step()
+    for name, g in grads(named).items():
+        torch.testing.assert_close(named[name].detach(), before[name].detach() - g / 4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import dataclasses
 import functools
 import hashlib
 import importlib
@@ -164,6 +165,16 @@ class Contender:
     def hyperparameters(self, **overrides: Any) -> dict[str, Any]:
         """The recipe with overrides, companions merged key by key."""
         return tables_merged(self.rule, self.recipe, overrides)
+
+    def of_run(self, steps: int, **overrides: Any) -> Contender:
+        """The same for a run of so many steps: where the rule has a hyperparameter ``total_steps`` that nobody set,
+        neither here nor in the overrides, it is the run's own length."""
+        if self.rule is None or "total_steps" not in hyperparameters(self.rule):
+            return self
+        given = self.recipe | overrides
+        values = defaults(self.rule, given.get("variant")) | given
+        told = {"total_steps": steps} if values["total_steps"] is None else {}
+        return dataclasses.replace(self, recipe=self.recipe | told)
 
     def build(
         self,

@@ -250,3 +250,25 @@ def test_the_identity_changes_with_the_version_of_model_and_training(monkeypatch
 def test_equal_evaluations_written_differently_are_one_identity() -> None:
     one, other = (replace(BASE, evaluation=EvaluationConfig(every=2, points=points)) for points in (3, 8))
     assert one.identity(MANIFEST) == other.identity(MANIFEST)
+
+
+def test_a_rule_that_wants_the_runs_length_has_it_in_the_runs_identity(tmp_path: Path) -> None:
+    path = tmp_path / "ramp.py"
+    path.write_text(
+        "from dataclasses import dataclass\n"
+        "from steepest.core.rule import number\n"
+        "from steepest.rules.lion import Lion\n\n\n"
+        "@dataclass(frozen=True)\n"
+        "class Ramp(Lion):\n"
+        "    total_steps: int | None = number(None, 'steps of the run')\n"
+    )
+
+    def planned(tokens: int, **hyper: Any) -> config_module.Plan:
+        return plan(RunConfig(OptimizerConfig(f"{path}:Ramp", 1e-3, hyper), tokens=tokens), MANIFEST)
+
+    untold = planned(2048 * 30)
+    assert untold.steps == 30
+    assert untold.determines["optimizer"]["hyperparameters"]["total_steps"] == 30
+    assert untold.contender.hyperparameters()["total_steps"] == 30
+    assert untold.identity == planned(2048 * 30, total_steps=30).identity
+    assert untold.identity != planned(2048 * 30, total_steps=60).identity

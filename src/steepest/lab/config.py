@@ -321,6 +321,7 @@ def plan(config: RunConfig, corpus_manifest: Mapping[str, Any]) -> Plan:
     steps = max(1, round(tokens / (config.batch * config.seq)))
     warmup = config.schedule.warmup_steps(steps)
     evaluations = config.evaluation.steps(steps)
+    contender = contender.of_run(steps, **config.optimizer.hyperparameters)
     determines = {
         "versions": {"training": VERSION, "model": model_module.VERSION},
         "corpus": corpus_manifest["identity"],

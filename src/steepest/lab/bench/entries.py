@@ -24,6 +24,8 @@ from steepest.optimizer import Optimizer
 from steepest.registry import Contender, resolve
 
 LR = 1e-6
+RUN = 10_000
+"""Steps of the run that the timed ones are taken from, for rules that want to know."""
 """So small that the weights, which all entries move together, stay where they were."""
 REFERENCE = "torch AdamW fused"
 FEWEST = 3
@@ -139,7 +141,7 @@ def reference(shapes: Shapes, dtype: torch.dtype) -> Candidate:
 
 def candidates(spec: str, engines: Sequence[str], shapes: Shapes, dtype: torch.dtype) -> list[Candidate]:
     """One for each engine, or a single one of a class that has none. Raises the errors of registry and routing."""
-    contender = told_heads(resolve(spec), shapes)
+    contender = told_run(resolve(spec), shapes)
     if contender.rule is None:
         build = functools.partial(_ours, contender, "auto")
         return [Candidate(contender.label, spec, "", build, None, FEWEST, 8.0 * shapes.weights)]
@@ -156,8 +158,9 @@ def peers(spec: str, shapes: Shapes, dtype: torch.dtype) -> list[Candidate]:
     return [] if rule is None else _of_peers(spec, PEERS.get(rule.name(), ()), shapes, dtype)
 
 
-def told_heads(contender: Contender, shapes: Shapes) -> Contender:
-    """The contender with the width of a head, where its rule would read that from the model."""
+def told_run(contender: Contender, shapes: Shapes) -> Contender:
+    """The contender with the width of a head and the length of a run, where its rule wants to know them."""
+    contender = contender.of_run(RUN)
     wants = contender.rule is not None and "head_dim" in hyperparameters(contender.rule)
     if not wants or shapes.head_dim is None or "head_dim" in contender.recipe:
         return contender
@@ -167,7 +170,7 @@ def told_heads(contender: Contender, shapes: Shapes) -> Contender:
 def planned(contender: Contender, shapes: Shapes, dtype: torch.dtype) -> Optimizer:
     """The optimizer over weights without memory: which weight gets which rule, and what that holds."""
     try:
-        plan = told_heads(contender, shapes).build(shapes.allocated("meta", dtype), lr=LR)
+        plan = told_run(contender, shapes).build(shapes.allocated("meta", dtype), lr=LR)
     except RoutingError as error:
         option = "head_dim=64" if "head_dim" in str(error) else "layouts.NAME=whole"
         own = f"{contender.name}{',' if ':' in contender.name else ':'}{option}"

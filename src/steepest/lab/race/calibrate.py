@@ -14,13 +14,12 @@ from steepest.lab import corpus as corpora
 from steepest.lab import runtime
 from steepest.lab.batches import batch
 from steepest.lab.bench.bounds import repeats_after
-from steepest.lab.config import RunConfig
+from steepest.lab.config import RunConfig, plan
 from steepest.lab.estimate import Estimator
 from steepest.lab.heap import keep_freed_memory
 from steepest.lab.model import Decoder
 from steepest.lab.race.work import flops_per_step
 from steepest.optimizer import Optimizer
-from steepest.registry import resolve
 
 BLOCK = 10
 """Steps timed as one: long enough that work done every ten steps is in every block once."""
@@ -70,7 +69,7 @@ class _Side:
         optimizer, self.step = config.optimizer, 0
         if config.compile:
             runtime.compile_model(self.model)
-        self.optimizer = resolve(optimizer.spec).build(
+        self.optimizer = plan(config, corpus.manifest).contender.build(
             self.model, lr=(optimizer.lr or 1e-3) / 10, engine=config.engine, **optimizer.hyperparameters
         )
         self.estimator = Estimator(self.model, config, corpus, self.device)
