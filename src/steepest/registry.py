@@ -167,8 +167,8 @@ class Contender:
         return tables_merged(self.rule, self.recipe, overrides)
 
     def of_run(self, steps: int, **overrides: Any) -> Contender:
-        """The same for a run of so many steps: where the rule has a hyperparameter ``total_steps`` that nobody set,
-        neither here nor in the overrides, it is the run's own length."""
+        """The same for a run of so many steps: where the rule has a hyperparameter ``total_steps`` that nobody
+        set, neither here nor in the overrides, it is the run's own length."""
         if self.rule is None or "total_steps" not in hyperparameters(self.rule):
             return self
         given = self.recipe | overrides

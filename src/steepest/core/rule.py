@@ -319,12 +319,12 @@ def working_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def run_length(rule: Any) -> int:
-    """The rule's ``total_steps``, which the lab supplies where it is None (``Contender.of_run``); elsewhere only the
-    caller knows how long the run is. Raises: BadInput where nobody told."""
+    """The rule's ``total_steps``, which the lab supplies where it is None (``Contender.of_run``); elsewhere only
+    the caller knows how long the run is. Raises: BadInput where nobody told."""
     if rule.total_steps is None:
         raise BadInput(
-            f"{rule.name()}: total_steps=None: nothing tells how long the run is: give total_steps=, the number of "
-            "optimizer steps of the whole run"
+            f"{rule.name()}: total_steps=None: nothing tells how long the run is: give total_steps=, the number "
+            "of optimizer steps of the whole run"
         )
     return int(rule.total_steps)
 
