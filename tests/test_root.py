@@ -78,7 +78,7 @@ def test_the_published_coefficients_miss_by_more_where_independent_entries_are_f
 
 def test_spectra_of_ones_own_give_their_own_coefficients_and_others_are_refused() -> None:
     own, lower, error = fits.fitted([[0.9, 0.3, 0.2], [0.8, 0.4, 0.3]], steps=3, left_out=0.0)
-    assert lower == 0.2 and error < 1e-3
+    assert lower == 0.2 and error < 3e-3
     deep, reached, error = fits.fitted(np.geomspace(1e-2, 1, 50), steps=3, left_out=0.0)
     assert error <= fits.MISS and reached == pytest.approx(fits.FITS[3][-1][0], rel=0.01)
     assert fits.worst(deep, np.geomspace(reached, 1), 3) <= fits.MISS

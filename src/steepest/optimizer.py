@@ -178,6 +178,10 @@ class Optimizer(torch.optim.Optimizer):
         """Which rule a weight got, or each part of it, and why."""
         return tuple(self._routes[p])
 
+    def layout_of(self, p: Tensor) -> Layout:
+        """How a weight holds its matrices."""
+        return self._layout[p]
+
     def routing(self) -> Routing:
         """Which weight got which rule and why, in the order in which the weights were given."""
         held = {p for group in self.param_groups for p in group["params"]}
