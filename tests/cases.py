@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from steepest import estimates
 from steepest.core.errors import SteepestError
 from steepest.core.rule import Rule, defaults, hyperparameters
 from steepest.engines import why_not_compiled
@@ -92,19 +93,12 @@ def weights(dtype: torch.dtype = torch.float64, seed: int = 0) -> dict[str, torc
 def build(case: Case, named: dict[str, torch.nn.Parameter], **more: Any) -> Optimizer:
     rule, arguments = case
     given = {"lr": 0.01, "weight_decay": 0.1} | untold(rule_named(rule)) | arguments
-    return begun(face(rule_named(rule))(list(named.items()), **(given | more)))
+    return face(rule_named(rule))(list(named.items()), **(given | more))
 
 
 def untold(rule: type[Rule]) -> dict[str, Any]:
     """What a rule would read from a model or a run, and these weights do not tell."""
     return {k: v for k, v in (("head_dim", 3), ("total_steps", 12)) if k in hyperparameters(rule)}
-
-
-def begun(optimizer: Optimizer) -> Optimizer:
-    """The optimizer told that what it wants to begin with was not measured."""
-    for ask in optimizer.owed():
-        optimizer.observe(ask, {})
-    return optimizer
 
 
 def give_gradients(named: dict[str, torch.nn.Parameter], t: int) -> None:
@@ -121,12 +115,17 @@ def walk(optimizer: Optimizer, named: dict[str, torch.nn.Parameter], steps: int,
 
 
 def step(optimizer: Optimizer) -> None:
-    """A step, and what it asks for: in the place of every measurement something made of the gradient."""
-    asked = optimizer.asks()
-    optimizer.step()
+    """A step, and what it asks for: in the place of every measurement something made of the gradient.
+
+    It is away from zero, because rules divide by it: a sum's rounding would become a part of the step.
+    """
     members = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    for ask in asked:
-        optimizer.observe(ask, {p: 0.5 * p.grad + 0.1 for p in members})
+    estimates.step(optimizer, lambda ask: {p: 0.5 * p.grad + 2 for p in members})
+
+
+def curvature(shape: tuple[int, ...], t: int) -> torch.Tensor:
+    """In the place of a measurement of step t, counted from 0: one of either sign."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(t), dtype=torch.float64)
 
 
 def same(a: dict[str, torch.nn.Parameter], b: dict[str, torch.nn.Parameter]) -> bool:

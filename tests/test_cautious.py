@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import begun, give_gradients, untold, walk, weights
+from cases import give_gradients, untold, walk, weights
 from torch import Tensor
 
 import steepest
@@ -28,7 +28,7 @@ def test_over_every_rule_no_weight_goes_up_its_gradient(name: str) -> None:
     assert rule is not None
     named = weights()
     try:
-        optimizer = begun(face(rule)(list(named.items()), weight_decay=0.0, **untold(rule)))
+        optimizer = face(rule)(list(named.items()), weight_decay=0.0, **untold(rule))
     except BadInput as refused:
         assert "writes the weight itself" in str(refused)
         return

@@ -11,6 +11,7 @@ import torch
 from cases import give_gradients, walk, weights
 from torch import Tensor
 
+from steepest import estimates
 from steepest.core.errors import BadInput, UnknownName
 from steepest.core.rule import Ask, Draw, Rule, Slot, Step, choice, number, run_length
 from steepest.engines import ENGINES, why_not_compiled
@@ -105,10 +106,10 @@ class Curious(Plain):
 
 @dataclass(frozen=True)
 class Eager(Curious):
-    """Wants a measurement before its first step, too."""
+    """Wants measurements for the steps 1, 4, 7, ... too, and reads them in these."""
 
-    def first_asks(self) -> tuple[Ask, ...]:
-        return (Ask("hutchinson", "before"),)
+    def needs(self, t: int) -> tuple[Ask, ...]:
+        return (Ask("hutchinson", "before", probe="rademacher", whole=True),) if t % 3 == 1 else ()
 
 
 @dataclass(frozen=True)
@@ -213,22 +214,55 @@ def test_a_step_after_an_unanswered_ask_is_refused_with_what_to_do() -> None:
     optimizer.step()
     before = {name: p.detach().clone() for name, p in named.items()}
     with pytest.raises(BadInput, match=r"curious asked for hutchinson .* observe\(ask"):
-        walk(optimizer, named, 1, start=2)
+        optimizer.step()
     assert all(torch.equal(before[name], p) for name, p in named.items())
 
 
-def test_what_a_rule_wants_to_begin_with_is_owed_before_the_first_step_alone() -> None:
-    named, later = weights(), weights()
+def test_what_a_step_reads_itself_is_owed_before_it_and_before_no_other() -> None:
+    named = weights()
     optimizer = face(Eager)(list(named.items()))
-    with pytest.raises(BadInput, match=r"eager asked for hutchinson .* owed\(\)"):
-        walk(optimizer, named, 1)
-    (ask,) = optimizer.owed()
-    optimizer.observe(ask, {p: torch.ones_like(p) for p in named.values()})
+    owed = []
+    for t in range(1, 8):
+        give_gradients(named, t)
+        if t % 3 == 1:
+            with pytest.raises(BadInput, match=r"eager asked for hutchinson .* owed\(\)"):
+                optimizer.step()
+        owed.append(optimizer.owed())
+        for ask in owed[-1]:
+            optimizer.observe(ask, {p: torch.ones_like(p) for p in named.values()})
+            assert all(bool((optimizer.state[p]["seen"] > 0).all()) for p in named.values())
+        assert optimizer.owed() == ()
+        asked = optimizer.asks()
+        optimizer.step()
+        for ask in asked:
+            optimizer.observe(ask, {p: torch.ones_like(p) for p in named.values()})
+    told = (Ask("hutchinson", "before", probe="rademacher", whole=True),)
+    assert owed == [told if t % 3 == 1 else () for t in range(1, 8)]
+    assert all(bool((optimizer.state[p]["seen"] == 3 + 3).all()) for p in named.values())
+
+
+def test_what_the_last_step_asked_for_comes_before_what_the_next_one_reads() -> None:
+    named = weights()
+    optimizer = face(Eager)(list(named.items()))
+    walk(optimizer, named, 3)
+    give_gradients(named, 4)
+    (needed,) = optimizer.owed()
+    optimizer.observe(needed, {})
+    optimizer.step()  # the fourth, which asks, and is not answered
+    (late,) = optimizer.owed()
+    assert (late.probe, needed.probe) == ("normal", "rademacher")
+    estimates.step(optimizer, lambda ask: {})
     assert optimizer.owed() == ()
-    walk(optimizer, named, 1)
-    resumed = face(Eager)(list(later.items()))
+
+
+@pytest.mark.parametrize("stop", range(5))
+def test_a_checkpoint_holds_nothing_pending_and_what_is_owed_follows_from_its_step(stop: int) -> None:
+    named, later = weights(), weights()
+    optimizer, resumed = face(Eager)(list(named.items())), face(Eager)(list(later.items()))
+    walk(optimizer, named, stop)
+    walk(resumed, later, 3)
     resumed.load_state_dict(optimizer.state_dict())
-    assert resumed.owed() == ()
+    assert resumed.owed() == optimizer.owed() == resumed.rule_of(resumed.param_groups[0]).needs(stop + 1)
 
 
 def test_a_measurement_that_was_not_asked_for_is_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -29,15 +30,28 @@ def averaged(estimate: Callable[[int], Tensor], times: int) -> tuple[Tensor, Ten
     return found.mean(0), found.std(0) / times**0.5
 
 
-def test_hutchinsons_mean_is_the_hessians_diagonal_of_a_quadratic() -> None:
+@pytest.mark.parametrize("probe", ["normal", "rademacher"])
+def test_hutchinsons_mean_is_the_hessians_diagonal_of_a_quadratic(probe: Any) -> None:
     draw = torch.Generator().manual_seed(0)
     a = torch.randn(6, 6, generator=draw, dtype=torch.float64)
     a = a + a.T  # indefinite: the estimate has a sign
     w = nn.Parameter(torch.randn(6, generator=draw, dtype=torch.float64))
-    mean, error = averaged(lambda t: estimates.hutchinson([w], w @ a @ w / 2, estimates.generator(1, t))[w], 3000)
+
+    def estimate(t: int) -> Tensor:
+        return estimates.hutchinson([w], w @ a @ w / 2, estimates.generator(1, t), probe)[w]
+
+    mean, error = averaged(estimate, 3000)
     assert a.diagonal().min() < 0
     assert ((mean - a.diagonal()).abs() < 4.5 * error).all()
     assert error.max() < 0.1 * a.diagonal().abs().max()
+
+
+def test_random_signs_tell_a_diagonal_hessian_exactly_in_every_draw() -> None:
+    h = torch.tensor([2.0, -1.0, 0.0, 5.0])
+    w = nn.Parameter(torch.ones(4))
+    for t in range(5):
+        found = estimates.hutchinson([w], (h * w.square()).sum() / 2, estimates.generator(1, t), "rademacher")
+        assert torch.equal(found[w], h)
 
 
 def test_hutchinsons_mean_is_the_hessians_diagonal_of_a_network() -> None:

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import references
 import torch
-from cases import begun
+from cases import curvature
 from test_trajectories import INPUTS
 
+from steepest import estimates
 from steepest.faces import face
 from steepest.registry import rules
 
@@ -23,7 +24,7 @@ TEXTS = {
 CASES = [
     pytest.param(name, text, options, id=f"{name}:{','.join(f'{k}={v}' for k, v in options.items())}")
     for name, text in TEXTS.items()
-    for options in text.OPTIONS
+    for options in (*text.OPTIONS, *getattr(text, "ESTIMATED", ()))
 ]
 
 
@@ -35,14 +36,18 @@ def tensors(text: ModuleType) -> list[str]:
 
 @pytest.mark.parametrize(("name", "text", "options"), CASES)
 def test_the_option_walks_as_the_numpy_text(name: str, text: ModuleType, options: dict[str, Any]) -> None:
+    """ESTIMATED are options with every measurement that they ask for; the others go without."""
     steps = 9
     for tensor in tensors(text):
         grads = [INPUTS[f"grad/{t:03d}/{tensor}"] for t in range(steps)]
         p = torch.nn.Parameter(torch.tensor(INPUTS[f"init/{tensor}"]))
-        optimizer = begun(face(rules()[name])([(tensor, p)], **options))
-        for t, expected in enumerate(text.walk(INPUTS[f"init/{tensor}"], grads, **options)):
+        given, more = [curvature(tuple(p.shape), t) for t in range(steps)], dict(options)
+        if measured := options in getattr(text, "ESTIMATED", ()):
+            more["estimates"] = [x.numpy() for x in given]
+        optimizer = face(rules()[name])([(tensor, p)], **options)
+        for t, expected in enumerate(text.walk(INPUTS[f"init/{tensor}"], grads, **more)):
             p.grad = torch.tensor(grads[t])
-            optimizer.step()
+            estimates.step(optimizer, lambda ask, p=p, x=given[t]: {p: x} if measured else {})  # type: ignore
             np.testing.assert_allclose(
                 p.detach().numpy(), expected, rtol=1e-9, atol=1e-11, err_msg=f"{tensor} at {t}"
             )

@@ -6,6 +6,8 @@ import pytest
 import torch
 from cases import Case, build, cases, variants, weights
 
+from steepest import estimates
+from steepest.core.rule import Ask
 from steepest.optimizer import Optimizer
 
 Named = dict[str, torch.nn.Parameter]
@@ -26,12 +28,11 @@ def step(optimizer: Optimizer, named: Named, t: int, factor: float = 1.0) -> Non
     draw = torch.Generator().manual_seed(1000 + t)
     for p in named.values():
         p.grad = factor * torch.randn(p.shape, generator=draw).to(p.dtype)
-    asked = optimizer.asks()
-    optimizer.step()
-    for ask in asked:
-        optimizer.observe(
-            ask, {p: factor * torch.randn(p.shape, generator=draw).to(p.dtype) for p in named.values()}
-        )
+
+    def measured(ask: Ask) -> estimates.Measured:
+        return {p: factor * torch.randn(p.shape, generator=draw).to(p.dtype) for p in named.values()}
+
+    estimates.step(optimizer, measured)
 
 
 def moved(optimizer: Optimizer, named: Named, steps: range) -> dict[str, float]:
@@ -84,16 +85,13 @@ def test_bfloat16_weights_walk_beside_their_float32_twins(case: Case) -> None:
     steps = 10
     for t in range(steps):
         draw = torch.Generator().manual_seed(1000 + t)
-        asked = a.asks()
         for name, p in half.items():
             p.grad = torch.randn(p.shape, generator=draw).bfloat16()
             full[name].grad = p.grad.float()
-        a.step()
-        b.step()
-        for ask in asked:
-            measured = {name: torch.randn(p.shape, generator=draw).bfloat16() for name, p in half.items()}
-            a.observe(ask, {p: measured[name] for name, p in half.items()})
-            b.observe(ask, {p: measured[name].float() for name, p in full.items()})
+        measured = {name: torch.randn(p.shape, generator=draw).bfloat16() for name, p in half.items()}
+        for optimizer, named in ((a, half), (b, full)):
+            found = {p: measured[name].to(p.dtype) for name, p in named.items()}
+            estimates.step(optimizer, lambda ask, found=found: found)  # type: ignore[misc]
     for name, p in full.items():
         assert half[name].isfinite().all()
         rounding = steps * 2.0**-8 * float(p.detach().abs().max().clamp(min=1))

@@ -247,11 +247,12 @@ def _asked(rule: type[Rule]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for variant in (None, *rule.variants):
         made = instance(rule, variant)
-        for ask in made.first_asks():
-            found.setdefault(f"{code(ask.kind)} before the first step", []).append(variant or "")
-        counted = Counter((ask.kind, ask.at) for t in range(1, STEPS + 1) for ask in made.asks(t))
-        for (kind, at), count in counted.items():
-            what = f"{code(kind)} at the weights {at} the step's move, {count} times in the first {STEPS} steps"
+        steps = range(1, STEPS + 1)
+        told = [(ask, "before the step, which reads it itself") for t in steps for ask in made.needs(t)]
+        told += [(ask, f"at the weights {ask.at} the step's move") for t in steps for ask in made.asks(t)]
+        for (ask, when), count in Counter(told).items():
+            on = ", on the whole batch" if ask.whole else ""
+            what = f"{code(ask.kind)} {when}{on}, {count} times in the first {STEPS} steps"
             found.setdefault(what, []).append(variant or "")
     return found
 

@@ -1,11 +1,11 @@
-"""What rules such as Sophia want measured beside the gradient: ``optimizer.asks()`` tells, this module measures.
+"""What rules such as Sophia want measured beside the gradient: :func:`step` asks them, this module measures.
 
 In a training loop of one's own, in place of ``optimizer.step()`` (t = 1, 2, ...; x, labels: this step's batch):
 
     def measure(ask):
         draw = estimates.generator(seed, t)
         if ask.kind == "hutchinson":
-            return estimates.hutchinson(weights, F.cross_entropy(model(x), labels), draw)
+            return estimates.hutchinson(weights, F.cross_entropy(model(x), labels), draw, ask.probe)
         return estimates.gauss_newton_bartlett(weights, estimates.sampled_loss(model(x), draw), labels.numel())
     estimates.step(optimizer, measure)
 
@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from steepest.core.rule import Ask
+from steepest.core.rule import Ask, Probe
 from steepest.linalg.philox import philox
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ Measured = dict[Tensor, Tensor]
 
 def step(optimizer: Optimizer, measure: Callable[[Ask], Mapping[Tensor, Tensor]]) -> None:
     """One step of the optimizer with what its rule asks for, measured at the weights before or after the move."""
-    for ask in optimizer.owed():  # what the rule wants to begin with
-        optimizer.observe(ask, measure(ask))
+    while owed := optimizer.owed():  # what the step itself reads
+        optimizer.observe(owed[0], measure(owed[0]))
     asked = optimizer.asks()
     before = {ask: measure(ask) for ask in asked if ask.at == "before"}
     optimizer.step()
@@ -93,19 +93,32 @@ def sampled(logits: Tensor, draw: torch.Generator) -> Tensor:
     return found.clamp(max=logits.shape[-1] - 1)  # where the product rounded up to the sum
 
 
-def hutchinson(parameters: Iterable[Tensor], losses: Tensor | Iterable[Tensor], draw: torch.Generator) -> Measured:
-    """z * (H z) with z normal, which estimates the diagonal of the mean loss's Hessian H without bias.
+def hutchinson(
+    parameters: Iterable[Tensor],
+    losses: Tensor | Iterable[Tensor],
+    draw: torch.Generator,
+    probe: Probe = "normal",
+) -> Measured:
+    """z * (H z), which estimates the diagonal of the mean loss's Hessian H without bias.
+
+    z is normal, or of random signs: then the variance is smaller, and |z * (H z)| = |H z|.
 
     H z is the derivative of <gradient, z>, by a second backward pass. ``losses`` as in :func:`gradient`.
     """
     weights = list(parameters)
-    z = {p: torch.randn(p.shape, generator=draw, dtype=p.dtype, device=p.device) for p in weights}
+    z = {p: _probe(p, draw, probe) for p in weights}
 
     def product(weights: list[Tensor], loss: Tensor) -> Measured:
         first = {p: g for p, g in _derivatives([loss], weights, create_graph=True).items() if g.requires_grad}
         return _derivatives(list(first.values()), weights, [z[p] for p in first]) if first else {}
 
     return {p: z[p] * hz for p, hz in _mean(weights, losses, product).items()}
+
+
+def _probe(p: Tensor, draw: torch.Generator, probe: Probe) -> Tensor:
+    if probe == "normal":
+        return torch.randn(p.shape, generator=draw, dtype=p.dtype, device=p.device)
+    return torch.randint(2, p.shape, generator=draw, dtype=p.dtype, device=p.device).mul_(2).sub_(1)
 
 
 def _mean(

@@ -52,7 +52,8 @@ class Optimizer(torch.optim.Optimizer):
     rule: ClassVar[type[Rule]]
     _arranged: dict[int, Arrangement]
     _held: list[int]
-    _owed: tuple[Ask, ...] | None
+    _late: tuple[Ask, ...]
+    _needed: tuple[Ask, ...] | None
 
     def __init__(
         self,
@@ -203,7 +204,7 @@ class Optimizer(torch.optim.Optimizer):
             )
         if (held := self._held_state()) != self._held:
             self._arranged.clear()  # somebody put other tensors into the state
-        owed = self.asks()
+        asked = self.asks()
         moving: list[tuple[Arrangement, Rule, dict[str, Any]]] = []
         for index, group in enumerate(self.param_groups):
             rule = self.rule_of(group)
@@ -212,7 +213,7 @@ class Optimizer(torch.optim.Optimizer):
         totals = self._totals(moving)
         for arrangement, rule, group in moving:
             arrangement.step(rule, group["peak_lr"], totals if group["rule"] == self.rule.name() else {})
-        self._owed = owed
+        self._late, self._needed = asked, None
         if held != self._held:
             self._held = self._held_state()
         return loss
@@ -231,18 +232,16 @@ class Optimizer(torch.optim.Optimizer):
 
     def asks(self) -> tuple[Ask, ...]:
         """What the coming step wants measured: each is handed to :meth:`observe` after ``step()``."""
-        if type(self._made).asks is Rule.asks:
-            return ()
-        groups = self._own_groups()
+        groups = self._own_groups() if self.rule.measures() else ()
         return self.rule_of(groups[0]).asks(self._done() + 1) if groups else ()
 
     def owed(self) -> tuple[Ask, ...]:
         """What :meth:`observe` must be given before the coming step: what the last one asked for and was not given
-        yet; before the first, what the rule wants to begin with."""
-        if self._owed is None:
-            groups = self._own_groups()
-            self._owed = self.rule_of(groups[0]).first_asks() if groups and not self._done() else ()
-        return self._owed
+        yet; when it has that, what the coming step needs for itself."""
+        if self._needed is None:
+            groups = self._own_groups() if self.rule.measures() else ()
+            self._needed = self.rule_of(groups[0]).needs(self._done() + 1) if groups else ()
+        return self._late or self._needed
 
     def _own_groups(self) -> list[dict[str, Any]]:
         return [group for group in self.param_groups if group["rule"] == self.rule.name()]
@@ -270,7 +269,11 @@ class Optimizer(torch.optim.Optimizer):
                     x, w = piece.grad.to(working), piece.weight.to(working)
                     for name, value in rule.observe(ask.kind, x, w, piece.state).items():
                         piece.state[name].copy_(value)
-        self._owed = tuple(owed for owed in self.owed() if owed != ask)
+        left = tuple(owed for owed in self.owed() if owed != ask)
+        if self._late:
+            self._late = left
+        else:
+            self._needed = left
 
     def _held_state(self) -> list[int]:
         """Which tensors are the state; they cannot be freed and their numbers used again while it is arranged."""
@@ -367,8 +370,7 @@ class Optimizer(torch.optim.Optimizer):
                     group[key].fill_(float(value))
                 elif key in group or key == "initial_lr":
                     group[key] = tuple(value) if isinstance(value, list) else value
-        if self._owed:  # of the steps before; what was measured for a first step is in the state
-            self._owed = None
+        self._late, self._needed = (), None  # a state is saved between steps, when nothing is pending
         for p, state in new.items():
             self.state[p] = state
         for post in self._optimizer_load_state_dict_post_hooks.values():
@@ -395,7 +397,7 @@ class Optimizer(torch.optim.Optimizer):
         self._forget()
 
     def _forget(self) -> None:
-        self._owed = None
+        self._late, self._needed = (), None
         self._arranged = {}
         self._held = []
 

@@ -44,7 +44,7 @@ def walk(
     m, h = np.zeros_like(w), np.zeros_like(w)
     for t, g in enumerate(grads, start=1):
         if first and (t - 1) % hessian_interval == 0 and len(estimates):
-            e = estimates[max(t - 2, 0)]  # at the weights after step t - 1, or the first ones
+            e = estimates[t - 1]
             h = beta2 * h + (1 - beta2) * (e if signed else e**2)
         m = beta1 * m + (1 - beta1) * g
         top = m / (1 - beta1**t) if correct else m

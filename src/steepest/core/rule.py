@@ -110,6 +110,7 @@ class Slot:
 
 
 Random = Literal["uniform", "normal", "rademacher"]
+Probe = Literal["normal", "rademacher"]
 
 
 @dataclass(frozen=True)
@@ -125,11 +126,14 @@ class Ask:
     """What a rule wants measured beside the gradient, at the weights ``before`` or ``after`` the step's move.
 
     gauss_newton_bartlett: the gradient of the mean loss on labels that the model itself draws. hutchinson: a
-    random vector times the Hessian's product with it. next_gradient: the gradient on the next step's batch.
+    random vector, drawn from ``probe``, times the Hessian's product with it. next_gradient: the gradient on the
+    next step's batch. ``whole``: on all of the step's batch, however small a part may do for other estimates.
     """
 
     kind: Literal["gauss_newton_bartlett", "hutchinson", "next_gradient"]
     at: Literal["before", "after"]
+    probe: Probe = "normal"
+    whole: bool = False
 
 
 class Step:
@@ -250,13 +254,19 @@ class Rule:
         """What one weight adds to :attr:`totals`, each a 0-d tensor; called before any weight moves."""
         raise NotImplementedError
 
+    def needs(self, t: int) -> tuple[Ask, ...]:
+        """What step t itself reads beside the gradient: measured on its batch, at the weights before it, and
+        handed to :meth:`observe` before the step."""
+        return ()
+
     def asks(self, t: int) -> tuple[Ask, ...]:
         """What must be measured for step t beside the gradient, and handed to :meth:`observe` after the step."""
         return ()
 
-    def first_asks(self) -> tuple[Ask, ...]:
-        """What must be measured and handed to :meth:`observe` before the first step."""
-        return ()
+    @classmethod
+    def measures(cls) -> bool:
+        """Whether the rule may want anything measured at all."""
+        return cls.asks is not Rule.asks or cls.needs is not Rule.needs
 
     def observe(self, kind: str, x: Tensor, w: Tensor, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """The slots that change with a measurement ``x`` of the weight's shape, out of place."""
@@ -297,7 +307,8 @@ class Rule:
 
     @classmethod
     def observed(cls, t: int, name: str) -> dict[str, str]:
-        """Measurements that are observed after step t: kind to key, used where the arrays have the key."""
+        """Measurements of step t, observed before or after it as the rule wants them: kind to key, used where the
+        arrays have the key."""
         return {}
 
     @classmethod

@@ -43,7 +43,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from steepest import estimates
 from steepest.core.errors import BadInput, UnknownName
-from steepest.core.rule import Rule
 from steepest.engines import settled
 from steepest.lab import model as model_module
 from steepest.lab.corpus import CorpusConfig
@@ -332,7 +331,7 @@ def plan(config: RunConfig, corpus_manifest: Mapping[str, Any]) -> Plan:
         "evaluation": {"tokens": config.evaluation.tokens, "steps": sorted(evaluations)},
         "engine": settled(config.engine),
     } | {name: getattr(config, name) for name in DETERMINING}
-    if contender.rule is not None and contender.rule.asks is not Rule.asks:
+    if contender.rule is not None and contender.rule.measures():
         determines["estimate"] = {"version": estimates.VERSION, **dataclasses.asdict(config.estimate)}
     made = Plan(config, contender, lr, model, steps, warmup, evaluations, determines)
     made.factor(1)  # an impossible schedule is refused before anything is written

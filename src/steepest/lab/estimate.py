@@ -28,8 +28,8 @@ class Estimator:
     """Steps an optimizer of a run and supplies what its rule asks for.
 
     gauss_newton_bartlett and hutchinson see the first sequences of the step's own batch (``config.estimate.share``
-    of it), so that no contender sees more text than another; next_gradient is the next step's gradient, clipped as
-    it will be. ``seconds``: spent so far.
+    of it, unless the rule asks for the whole), so that no contender sees more text than another; next_gradient is
+    the next step's gradient, clipped as it will be. ``seconds``: spent so far.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Estimator:
             norm = torch.nn.utils.get_total_norm(found.values())
             factor = ((config.clip or math.inf) / (norm + 1e-6)).clamp(max=1.0)
             return {p: g * factor for p, g in found.items()}
-        parts = self._parts(number - 1, config.estimate.share)
+        parts = self._parts(number - 1, 1.0 if ask.whole else config.estimate.share)
         draw = estimates.generator(config.seed, number, self.device)
         if ask.kind == "gauss_newton_bartlett":
             losses = self._each(parts, lambda part: self.model.sampled_loss(part, draw))
@@ -76,7 +76,7 @@ class Estimator:
             self.notice(SWITCHED)
             self.switched = True
         with twice_differentiable():
-            return estimates.hutchinson(weights, self._each(parts, self._loss), draw)
+            return estimates.hutchinson(weights, self._each(parts, self._loss), draw, ask.probe)
 
     def _loss(self, part: Tensor) -> Tensor:
         return self.model.loss(part).loss

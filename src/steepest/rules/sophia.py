@@ -45,9 +45,10 @@ class Sophia(Rule):
         after every k-th step: h <- beta2 * h + (1 - beta2) * e
         G: e <- ghat^2, ghat the gradient of the mean loss on labels drawn from the model, at the new weights
         H: e <- z * (Hessian z), z normal, at the weights before the step
-        paper: either, before the steps 1, k + 1, 2k + 1, ...
+        paper: either, before the steps 1, k + 1, 2k + 1, ... and for use in them, on their batches
     """
     scope = "element"
+    version = 2
     advice = (
         "Rarely. The paper's halving of AdamW's steps at equal loss did not hold against a tuned AdamW: 0.93 to "
         "0.99 times its speed in tokens from 130M to 520M weights (arXiv 2509.02046). An estimate at every tenth "
@@ -118,14 +119,14 @@ class Sophia(Rule):
     def corrections(self, t: int) -> dict[str, float]:
         return {"bias1": 1 - self.betas[0] ** t if self.correct_bias else 1.0}
 
-    def asks(self, t: int) -> tuple[Ask, ...]:
-        if t % self.hessian_interval:
-            return ()
-        # The weights before step k + 1 are those after step k.
-        return (Ask(self.estimator, "before" if self.measured == "before" else "after"),)
+    def needs(self, t: int) -> tuple[Ask, ...]:
+        due = self.measured == "first" and (t - 1) % self.hessian_interval == 0
+        return (Ask(self.estimator, "before"),) if due else ()
 
-    def first_asks(self) -> tuple[Ask, ...]:
-        return (Ask(self.estimator, "before"),) if self.measured == "first" else ()
+    def asks(self, t: int) -> tuple[Ask, ...]:
+        if self.measured == "first" or t % self.hessian_interval:
+            return ()
+        return (Ask(self.estimator, "before" if self.measured == "before" else "after"),)
 
     def observe(self, kind: str, x: Tensor, w: Tensor, state: dict[str, Tensor]) -> dict[str, Tensor]:
         diagonal = x if kind == "hutchinson" else x * x

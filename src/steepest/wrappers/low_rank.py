@@ -178,6 +178,6 @@ def why_not(rule: type[Rule]) -> str | None:
         return f"this rule must see a whole {rule.scope}, not its projection"
     if rule().writes_weight:
         return "this rule writes the weight itself, of which the subspace has no form"
-    if rule.asks is not Rule.asks or rule.contribution is not Rule.contribution:
+    if rule.measures() or rule.contribution is not Rule.contribution:
         return "what this rule measures beside the gradient has no form in the subspace"
     return None

@@ -18,7 +18,7 @@ from steepest.lab.config import RunConfig, plan
 from steepest.lab.estimate import Estimator
 from steepest.lab.heap import keep_freed_memory
 from steepest.lab.model import Decoder
-from steepest.lab.race.work import flops_per_step
+from steepest.lab.race.work import flops_per_step, wanted
 from steepest.optimizer import Optimizer
 
 BLOCK = 10
@@ -108,6 +108,6 @@ def block_length(optimizer: torch.optim.Optimizer) -> int:
     if not isinstance(optimizer, Optimizer):
         return BLOCK
     rules = [optimizer.rule_of(group) for group in optimizer.param_groups]
-    asked = [[rule.asks(t) for rule in rules] for t in range(1, LONGEST + 1)]
+    asked = [[wanted(rule, t) for rule in rules] for t in range(1, LONGEST + 1)]
     period = repeats_after(asked)
     return period * math.ceil(BLOCK / period)

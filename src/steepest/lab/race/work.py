@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from steepest.core.rule import Ask
+from steepest.core.rule import Ask, Rule
 from steepest.lab.bench.bounds import work_of
 from steepest.lab.estimate import Estimator
 from steepest.lab.fused import twice_differentiable
@@ -41,7 +41,12 @@ def asked(optimizer: torch.optim.Optimizer, steps: int) -> list[Ask]:
     if not isinstance(optimizer, Optimizer):
         return []
     rules = [optimizer.rule_of(g) for g in optimizer.param_groups if g["rule"] == optimizer.rule.name()]
-    return [ask for t in range(1, steps + 1) for ask in rules[0].asks(t)] if rules else []
+    return [ask for t in range(1, steps + 1) for ask in wanted(rules[0], t)] if rules else []
+
+
+def wanted(rule: Rule, t: int) -> tuple[Ask, ...]:
+    """All that is measured for step t, whether it reads that itself or leaves it to the next."""
+    return (*rule.needs(t), *rule.asks(t))
 
 
 def counted(run: Callable[[], object]) -> float:
