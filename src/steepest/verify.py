@@ -2,7 +2,9 @@
 
 Format of a folder of trajectories: ``inputs.npz`` with ``init/<tensor>`` and ``grad/<ttt>/<tensor>``, shared by
 all, and ``<optimizer>/<variant>.json`` with the hyperparameters, beside ``<variant>.npz`` with
-``param/<ttt>/<tensor>`` after step ttt and what the rule must be fed, ``extra/...``.
+``param/<ttt>/<tensor>`` after step ttt and what the rule must be fed, ``extra/...``. Where the JSON tells a loss,
+the gradients are its own (``losses.py``), ``extra/loss`` is its value before each step, and a Hessian estimate
+that is not recorded is made from its probe, ``extra/z/<ttt>/<tensor>``.
 """
 
 from __future__ import annotations
@@ -21,10 +23,11 @@ from torch import Tensor
 
 from steepest.core.errors import BadInput, CorruptFile, SteepestError, UnknownName
 from steepest.core.naming import HIDDEN
-from steepest.core.rule import Rule
+from steepest.core.rule import Ask, Rule
 from steepest.engines import ENGINES, why_not_compiled
 from steepest.engines.draws import replayed
 from steepest.faces import face
+from steepest.losses import Loss, loss_of
 from steepest.optimizer import Optimizer
 from steepest.registry import rule_of_trajectory
 
@@ -118,6 +121,7 @@ def one(path: Path, inputs: Mapping[str, np.ndarray], engine: str) -> Verdict:
             name: torch.nn.Parameter(torch.tensor(inputs[f"init/{name}"]).to(getattr(torch, told["param_dtype"])))
             for name in told["tensors"]
         }
+        loss = loss_of(told, arrays, inputs)
         own = arguments.pop("groups", {})
         params = [{"params": [(name, w)], **own.get(name, {})} for name, w in weights.items()] if own else weights
         arguments["roles"] = _roles(told, rule) | arguments.get("roles", {})
@@ -127,7 +131,7 @@ def one(path: Path, inputs: Mapping[str, np.ndarray], engine: str) -> Verdict:
     except SteepestError as error:
         return verdict("not implemented", str(error))
     try:
-        far, where = distance(built, rule, weights, told, arrays, inputs)
+        far, where = distance(built, rule, weights, told, arrays, inputs, loss)
     except Exception as failure:  # whatever a rule or an engine does wrong is that trajectory's result
         return verdict("fail", f"{type(failure).__name__}: {str(failure).splitlines()[0]}")
     if tolerance is None or not far <= tolerance:  # also for nan
@@ -142,6 +146,7 @@ def distance(
     told: Mapping[str, Any],
     arrays: Mapping[str, np.ndarray],
     inputs: Mapping[str, np.ndarray],
+    loss: Loss | None = None,
 ) -> tuple[float, str]:
     """Walk the trajectory; the largest relative distance from it and where that was."""
     kept = set(told["steps_kept"])
@@ -156,22 +161,37 @@ def distance(
         keys = rule.drawn(arrays, t - 1, places[index]) if index in places else {}
         return {draw: torch.tensor(arrays[key]) for draw, key in keys.items()}
 
+    def observe(asked: Iterable[Ask], t: int) -> None:
+        for ask in asked:
+            keys = {name: rule.observed(t, name).get(ask.kind, "") for name in weights}
+            found = {name: torch.tensor(arrays[key]) for name, key in keys.items() if key in arrays}
+            probes = {n: key for n in weights if (key := f"extra/z/{t:03d}/{n}") in arrays}
+            if not found and loss is not None and ask.kind == "hutchinson" and len(probes) == len(weights):
+                found = loss.hutchinson(t, weights, {n: torch.tensor(arrays[key]) for n, key in probes.items()})
+            optimizer.observe(ask, {weights[name]: x for name, x in found.items()})
+
     _feed(optimizer, rule, -1, weights, arrays)
     for t in range(max(kept) + 1):
         # Companion rates follow in the same proportion.
         factor = 1.0 if lrs is None or peak is None else float(lrs[t]) / peak
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
+        given = {name: torch.tensor(inputs[f"grad/{t:03d}/{name}"]) for name in weights}
+        grads = loss.gradient(t, weights) if loss else given
         for name, w in weights.items():
-            w.grad = torch.tensor(inputs[f"grad/{t:03d}/{name}"]).to(w.dtype)
+            w.grad = grads[name].to(w.dtype)
+        if loss and "extra/loss" in arrays:
+            told_loss = float(arrays["extra/loss"][t])
+            error = abs(float(loss(t, weights).detach()) - told_loss) / max(1.0, abs(told_loss))
+            if not error <= worst:
+                worst, where = error, f"the loss before step {t}"
+            if math.isnan(error):
+                return error, where
+        observe(optimizer.owed(), t)
         asked = optimizer.asks()
         with replayed(recorded):
             optimizer.step()
-        for ask in asked:
-            keys = {name: rule.observed(t, name).get(ask.kind, "") for name in weights}
-            optimizer.observe(
-                ask, {weights[name]: torch.tensor(arrays[key]) for name, key in keys.items() if key in arrays}
-            )
+        observe(asked, t)
         _feed(optimizer, rule, t, weights, arrays)
         for name, w in weights.items() if t in kept else ():
             gap = np.abs(w.detach().double().numpy() - arrays[f"param/{t:03d}/{name}"]).max(initial=0.0)
