@@ -154,3 +154,41 @@ def test_the_table_counts_and_lists_each_engine(folder: Path, capsys: pytest.Cap
     assert main(["verify", str(folder), "--only", "adamw", "--engine", "batched"]) == 0
     told = capsys.readouterr().out
     assert "batched" in told and "1 pass, 0 fail, 0 not implemented" in told
+
+
+@pytest.fixture
+def measured(tmp_path: Path) -> Path:
+    """A trajectory whose gradients and estimates come from its loss."""
+    shutil.copyfile(ORACLES / "inputs.npz", tmp_path / "inputs.npz")
+    (tmp_path / "adahessian").mkdir()
+    for ending in (".json", ".npz"):
+        shutil.copyfile(ORACLES / f"adahessian/e2e_rowavg{ending}", tmp_path / f"adahessian/e2e_rowavg{ending}")
+    return tmp_path
+
+
+def test_gradients_and_estimates_come_from_the_loss_that_a_trajectory_tells(measured: Path) -> None:
+    path = measured / "adahessian/e2e_rowavg.npz"
+    assert verdicts(measured)[1][0]["error"] < 1e-12
+
+    def turn(z: np.ndarray) -> None:
+        z[0, 0] = -z[0, 0]
+
+    change_array(path, "extra/z/002/square", turn)
+    status, found = verdicts(measured)
+    assert (status, found[0]["status"]) == (1, "fail") and "step 2, square" in found[0]["reason"]
+
+
+def test_a_recorded_loss_that_is_another_fails(measured: Path) -> None:
+    def raise_third(losses: np.ndarray) -> None:
+        losses[2] *= 1 + 1e-6
+
+    change_array(measured / "adahessian/e2e_rowavg.npz", "extra/loss", raise_third)
+    status, found = verdicts(measured)
+    assert (status, found[0]["reason"].split(" at ")[1]) == (1, "the loss before step 2")
+
+
+def test_a_loss_of_an_unknown_form_is_not_implemented_and_told(measured: Path) -> None:
+    path = measured / "adahessian/e2e_rowavg.json"
+    change(path, lambda told: told["extra"].update(loss=told["extra"]["loss"].replace("cosh", "sinh")))
+    (found,) = verdicts(measured)[1]
+    assert found["status"] == "not implemented" and "log sinh" in found["reason"]

@@ -163,20 +163,30 @@ def sophia(config: RunConfig, variant: str, **more: Any) -> RunConfig:
     return replace(config, optimizer=OptimizerConfig("sophia", 3e-3, options))
 
 
-@pytest.mark.parametrize("variant", ["g", "h", "paper-g"])
-def test_a_killed_sophia_ends_with_the_same_bits_and_its_estimates_are_billed(
-    variant: str, tiny_corpus: Corpus, tiny_config: RunConfig, runs: Path, tmp_path: Path
+ASKING: dict[str, tuple[str, dict[str, Any], float, range]] = {
+    "g": ("sophia", {"variant": "g", "hessian_interval": 3}, 3e-3, range(3, 31, 3)),
+    "h": ("sophia", {"variant": "h", "hessian_interval": 3}, 3e-3, range(3, 31, 3)),
+    "paper-g": ("sophia", {"variant": "paper-g", "hessian_interval": 3}, 3e-3, range(1, 31, 3)),
+    "adahessian": ("adahessian", {}, 0.15, range(1, 31)),
+}
+"""Rules that ask, their learning rate, and the steps in which they are answered."""
+
+
+@pytest.mark.parametrize("case", ASKING)
+def test_a_killed_run_ends_with_the_same_bits_and_its_estimates_are_billed(
+    case: str, tiny_corpus: Corpus, tiny_config: RunConfig, runs: Path, tmp_path: Path
 ) -> None:
     said: list[str] = []
-    config = sophia(tiny_config, variant)
+    spec, options, lr, steps = ASKING[case]
+    config = replace(tiny_config, optimizer=OptimizerConfig(spec, lr, options))
     whole = train(config, runs, corpus=tiny_corpus, notice=said.append)
-    assert said == ([SWITCHED] if variant == "h" else [])
+    assert said == ([SWITCHED] if case in ("h", "adahessian") else [])
     assert 0 < whole.estimate_seconds < whole.seconds
     parts = whole.forward_backward_seconds + whole.optimizer_seconds + whole.estimate_seconds
     assert whole.seconds == pytest.approx(parts)
     spent = [row["estimate_seconds"] for row in record.read_rows(whole.folder)]
     grew = [step for step, (a, b) in enumerate(zip([0.0, *spent], spent, strict=False), 1) if b > a]
-    assert grew == (list(range(1, 31, 3)) if variant == "paper-g" else list(range(3, 31, 3)))
+    assert grew == list(steps)
 
     def killed(now: Progress) -> None:
         if now.step in (3, 7, 20) and now.step not in stops:
@@ -247,13 +257,14 @@ def test_step_times_and_operations_hold_the_estimates(tiny_corpus: Corpus, tiny_
             "adamw": "torch:AdamW",
             "g": "sophia:variant=g",
             "h": "sophia:variant=h",
+            "adahessian": "adahessian",
             "muon": "muon",
         }.items()
     }
     found = step_times(configs, tiny_corpus.path, rounds=2)
     for name in configs:
         seconds, estimated = found["seconds"][name], found["estimate_seconds"][name]
-        assert all((e > 0) == (name in "gh") for e in estimated)
+        assert all((e > 0) == (name in ("g", "h", "adahessian")) for e in estimated)
         assert all(e + o < s for e, o, s in zip(estimated, found["optimizer_seconds"][name], seconds, strict=True))
     flops = found["flops"]
     assert flops["adamw"]["model"] == flops["g"]["model"] == flops["h"]["model"] > 0
@@ -264,6 +275,8 @@ def test_step_times_and_operations_hold_the_estimates(tiny_corpus: Corpus, tiny_
     logits = 2 * (4 * 16) * 16 * tiny_corpus.vocab_size
     assert flops["g"]["estimates"] == pytest.approx((passes + logits) / 20)
     assert flops["h"]["estimates"] == pytest.approx(3 * passes / 20, rel=0.05)
+    # The whole batch at every step.
+    assert flops["adahessian"]["estimates"] == pytest.approx(20 * flops["h"]["estimates"])
 
 
 def test_operations_are_those_of_the_formula(tiny_corpus: Corpus, tiny_config: RunConfig) -> None:

@@ -3,7 +3,7 @@
 Run: python tests/oracles/compact.py FOLDER OPTIMIZER...
 
 What goes: arrays that neither the kit compares (param/...) nor a rule is fed at or before the first step, and the
-later steps of optimizers that draw many random numbers, which do not compress.
+later steps of optimizers that are given many random numbers, which do not compress.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 UNREAD = ("extra/GG/", "extra/exp_avg", "extra/exp_avg_sq")
 UNREAD_OF = {"psgd_kron": ("extra/Q/", "extra/L/")}
-LAST = {"psgd_kron": 2}
+LAST = {"psgd_kron": 2, "adahessian": 5}
 """The last step that is kept; all are kept of the others."""
 HERE = Path(__file__).parent
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -55,3 +56,15 @@ def _sides(shape: Sequence[int], size: Size) -> list[tuple[int, int]]:
 
 def _count(n: int, length: int) -> int:
     return -(-n // length)
+
+
+def block_means(x: Tensor, size: int) -> Tensor:
+    """Each number replaced by the mean of its block of ``size`` consecutive ones, in the order of x's memory; the
+    last block may be shorter."""
+    flat = x.reshape(-1)
+    full = flat.numel() // size * size
+    whole, rest = flat[:full].view(-1, size), flat[full:]
+    means = [whole.mean(-1, keepdim=True).expand_as(whole).reshape(-1)]
+    if rest.numel():
+        means.append(rest.mean().expand_as(rest))
+    return torch.cat(means).view(x.shape)
