@@ -244,8 +244,9 @@ def optimizer_of(spec: str, corpus: Corpus, config: RunConfig) -> Any:
 def test_a_timed_block_holds_equally_many_estimates_each_time(
     interval: int, steps: int, tiny_corpus: Corpus, tiny_config: RunConfig
 ) -> None:
-    spec = f"sophia:hessian_interval={interval}"
-    assert block_length(optimizer_of(spec, tiny_corpus, tiny_config)) == steps
+    for rule in ("sophia", "adahessian"):  # asks after its steps, needs before them
+        spec = f"{rule}:hessian_interval={interval}"
+        assert block_length(optimizer_of(spec, tiny_corpus, tiny_config)) == steps
     assert block_length(optimizer_of("adamw", tiny_corpus, tiny_config)) == BLOCK
     assert block_length(optimizer_of("torch:AdamW", tiny_corpus, tiny_config)) == BLOCK
 

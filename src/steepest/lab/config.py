@@ -164,8 +164,8 @@ class EvaluationConfig:
 class EstimateConfig:
     """How what an optimizer asks for beside its gradient is measured, see ``lab/estimate.py``.
 
-    share: part of the step's sequences that an estimate of the Hessian sees. clip: greatest norm of the gradient
-    on drawn labels, 0 is off (1 in Sophia's training script).
+    share: part of the step's sequences that an estimate of the Hessian sees, where the rule does not ask for all.
+    clip: greatest norm of the gradient on drawn labels, 0 is off (1 in Sophia's training script).
     """
 
     share: float = 0.5

@@ -85,7 +85,7 @@ class AdaHessian(Rule):
         "instruction/adahessian.py"
     )
 
-    lr: float = number(0.15, "learning rate", grid=(0.1, 0.3, 1.0, 3.0, 10.0))
+    lr: float = number(0.15, "learning rate", grid=(0.25, 0.5, 1.0, 2.0, 4.0))
     betas: tuple[float, float] = number(
         (0.9, 0.999),
         "decay rates of the momentum and of the squared Hessian diagonal",
