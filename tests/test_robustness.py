@@ -12,8 +12,8 @@ from steepest.optimizer import Optimizer
 
 Named = dict[str, torch.nn.Parameter]
 ALL = cases(variants)
-FREEZES = [("apollo", "official"), ("apollo", "official-mini")]
-"""Their authors' limiter remembers a norm of zero, see test_low_rank.py; the default is mended."""
+FREEZES = [("apollo", "official"), ("apollo", "official-mini"), ("sgd_sai", "official")]
+"""Their authors' code remembers a norm of zero, see test_low_rank.py, test_sgd_sai.py; the default is mended."""
 
 
 def made(shapes: dict[str, tuple[int, ...]], dtype: torch.dtype = torch.float32) -> Named:

@@ -16,6 +16,16 @@ KELLER = (3.4445, -4.7750, 2.0315)
 """Quintic coefficients of Jordan et al., "Muon" (2024): steep at 0, singular values end in [0.68, 1.13]."""
 
 
+def cubic(beta: float = 0.5) -> tuple[float, float, float]:
+    """The coefficients of ``X <- X + beta (I - XX^T) X``, which at beta = 1/2 is Newton's own and ends at 1.
+
+    The coupled iteration on a Gram matrix, ``Y <- Y + beta Y (I - ZY)``, ``Z <- Z + beta (I - ZY) Z`` from
+    ``Y = XX^T, Z = I``, is the same: Y and Z are polynomials of one matrix, so they commute, and ``ZX`` is here
+    X after as many steps. Rounding takes the coupled one off that track.
+    """
+    return 1 + beta, -beta, 0.0
+
+
 def orthogonalise(
     x: Tensor,
     steps: int = 5,
@@ -49,7 +59,10 @@ def orthogonalise(
     diagonal = (stack, n), (n * n, n + 1)  # size and strides; torch.diagonal makes the compiler warn
     for a, b, c in each:
         symmetric_baddbmm(square, y, y.mT, beta=0, out=square)
-        symmetric_baddbmm(square, square, square, beta=b, alpha=c, out=polynomial)
+        if c == 0:
+            torch.mul(square, b, out=polynomial)
+        else:
+            symmetric_baddbmm(square, square, square, beta=b, alpha=c, out=polynomial)
         polynomial.as_strided(*diagonal).add_(a)
         torch.bmm(polynomial, y, out=other)
         y, other = other, y
