@@ -100,7 +100,7 @@ class SGDSaI(Rule):
         n = g.numel()
         std = torch.std(g) if n > 1 else torch.zeros_like(g).reshape(())
         # From std and mean, because torch's norm of millions of numbers is wrong in the third digit in float32.
-        norm = ((n - 1) * std.square() + n * g.mean().square()).sqrt()
+        norm = torch.hypot(math.sqrt(n - 1) * std, math.sqrt(n) * g.mean())
         if self.formulation == "mended":
             rms = norm / math.sqrt(n)
             std = rms if n == 1 else torch.maximum(std, rms / self.most)

@@ -149,7 +149,8 @@ class SWAN(Rule):
 
 def form_of(told: str) -> dict[str, Any]:
     """Hyperparameters from a trajectory's words: normalisation, whitening, rescaling, with commas between."""
-    normalised, whitened, *rest = (part.strip() for part in told.split(","))
+    normalised, *rest = (part.strip() for part in told.split(","))
+    whitened = rest[0] if rest else ""
     steps = re.match(r"Newton-Schulz (\d+) steps", whitened)
     if normalised not in ("RMS", "center+std") or not (steps or whitened == "exact polar"):
         raise BadInput(f"swan: form {told!r} is none of RMS or center+std, exact polar or Newton-Schulz N steps")
