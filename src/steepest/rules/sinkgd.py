@@ -95,7 +95,9 @@ class SinkGD(Rule):
     eps: float = number(1e-8, "least norm of a row or column, or what is added to it")
     eps_form: str = choice("clamp", "how eps enters the norms", options=("clamp", "add"))
     vectors: str = choice("companion", "what moves norms and biases", options=("companion", "length"))
-    whole: bool = choice(False, "divide by the norm of the whole, as a vector", options=(False, True))
+    whole: bool = choice(
+        False, "divide by the norm of the whole: norms and biases with vectors='length'", options=(False, True)
+    )
 
     def takes(self, role: str) -> bool:
         return role in HIDDEN or (self.vectors == "length" and role in VECTORS)
@@ -124,7 +126,7 @@ class SinkGD(Rule):
         h = told["hyperparameters"]
         return {
             "lr": h["lr_sink"],
-            "L": h["L"],
+            "L": int(h["L"]),
             "weight_decay": h.get("wd", 0.0),
             "companion": {
                 "lr": h["adam_lr"],

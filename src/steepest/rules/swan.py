@@ -43,8 +43,8 @@ class SWAN(Rule):
         "keep no state at all, everything else keeps AdamW's. The authors report Adam's perplexity at 350M and "
         "1.3B with half of its tokens; in the re-runs of arXiv 2506.16659 it is level with Adam up to 130M and "
         "better by two points at 1B, where that Adam is suspected to be tuned too little. Without an average over "
-        "steps the direction is one batch's: give it large batches. Its products cost what Muon's cost; where one "
-        "buffer is affordable, Muon is the better known choice."
+        "steps the direction is one batch's: give it large batches. Its ten steps cost half as much "
+        "again as Muon's five; where one buffer is affordable, Muon is the better known choice."
     )
     quirks = (
         "lr is the matrices' own; the papers name the rate of the Adam part, and the matrices get alpha = 0.05 of "
