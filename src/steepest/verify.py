@@ -218,7 +218,7 @@ def _feed(
             continue
         own, state = optimizer.rule_of(group), optimizer.state[w]
         slots = own.slots(tuple(w.shape))
-        keys = rule.fed(t, name, tuple(w.shape), slots)
+        keys = own.fed(t, name, tuple(w.shape), slots)
         fed = {slot: torch.tensor(arrays[key]).to(state[slot]) for slot, key in keys.items() if key in arrays}
         fed = {slot: value.view(slots[slot].shape) for slot, value in fed.items()}
         for slot, value in own.refitted(state, fed).items() if fed else ():

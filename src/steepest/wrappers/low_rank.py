@@ -13,6 +13,7 @@ from torch import Tensor
 from steepest.core.errors import BadInput
 from steepest.core.rule import Draw, Rule, Slot, Step, choice
 from steepest.linalg.low_rank import into, nonzero, sides, singular_subspace
+from steepest.wrappers.made import above, below
 
 ADAM_OF_HF: Mapping[str, Any] = {"eps": 1e-6, "eps_form": "hf", "decay": "after", "weight_decay": 0.0}
 """The AdamW that both official codes are built on, projected and not."""
@@ -103,7 +104,7 @@ def low_rank(rule: type[Rule], wrapper: str) -> type[Rule]:
             gap = self.update_proj_gap
             new = gap > 0 and (t == 1 or (t - 1 + turn) % gap == 0)
             word = "refresh" if new else ("keep" if gap else "given")
-            return f"{word} {super().phase(t, turn)}"
+            return above(word, super().phase(t, turn))
 
         @property
         def turns(self) -> int:
@@ -141,10 +142,9 @@ def low_rank(rule: type[Rule], wrapper: str) -> type[Rule]:
             """
             subspace = self.subspace(g, step, state)
             low = into(g, subspace)
-            numbers = {name: value for name, value in vars(step).items() if name != "phase"}
             own = {name: slot for name, slot in state.items() if not name.startswith("projector_")}
             nowhere = torch.full((), torch.nan, dtype=g.dtype, device=g.device)
-            u, new = super().update(low, nowhere, Step(step.phase.partition(" ")[2], numbers), own)
+            u, new = super().update(low, nowhere, below(step)[1], own)
             return subspace, low, u, new | {f"projector_{side}": p for side, p in subspace.items()}
 
         @classmethod
