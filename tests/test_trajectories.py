@@ -21,8 +21,12 @@ PATHS = [pytest.param(p, id=f"{p.parent.name}/{p.stem}") for p in trajectories(O
 def test_every_rule_has_a_trajectory() -> None:
     # Shampoo's papers describe two programs that are not theirs alone: tests/references stands for them. RMSprop
     # walks beside torch's own in test_rmsprop.py, and below Fira here.
-    replayed = {rule_of_trajectory(json.loads(p.read_text())) for p in trajectories(ORACLES)}
-    assert replayed >= set(rules().values()) - {rules()["shampoo"], rules()["rmsprop"]}
+    found = (rule_of_trajectory(json.loads(p.read_text())) for p in trajectories(ORACLES))
+    replayed = {rule for rule in found if rule is not None}
+    # A piece of SPAM is replayed in what is made of it.
+    pieces = {one.__module__ for rule in replayed for one in rule.__mro__ if ".wrappers." in one.__module__}
+    rest = {rule for rule in set(rules().values()) - replayed if rule.__module__ not in pieces}
+    assert rest <= {rules()["shampoo"], rules()["rmsprop"]}
 
 
 @pytest.mark.parametrize("engine", ["loop", "batched"])

@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,9 +48,7 @@ def adaclipping(rule: type[Rule]) -> type[Rule]:
             age, log = self.clip_age(t), math.log(max(self.gamma3, sys.float_info.min))
             return {**super().corrections(t), "log_gamma3": log, "clip_bias": -math.expm1((age or 1) * log)}
 
-        def adaclipped(
-            self, g: Tensor, step: Step, state: dict[str, Tensor]
-        ) -> tuple[Tensor, dict[str, Tensor]]:
+        def adaclipped(self, g: Tensor, step: Step, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
             """The gradient that the rule sees, and the new averages."""
             most, average = largest(self.scope, g), state[OWN[0]]
             if OWN[1] in state:
@@ -66,9 +62,7 @@ def adaclipping(rule: type[Rule]) -> type[Rule]:
                 own, level = {OWN[0]: average}, average / step.clip_bias
             return torch.where(g.abs() > level, g / most * level, g), own
 
-        def contribution(
-            self, g: Tensor, w: Tensor, step: Step, state: dict[str, Tensor]
-        ) -> dict[str, Tensor]:
+        def contribution(self, g: Tensor, w: Tensor, step: Step, state: dict[str, Tensor]) -> dict[str, Tensor]:
             g, _ = self.adaclipped(g, step, state)
             return super().contribution(g, w, step, state)  # type: ignore[no-any-return]
 
@@ -92,7 +86,7 @@ def adaclip(rule: type[Rule]) -> type[Rule]:
         paper = f"{PAPER}, AdaClip alone. Over: {rule.paper}"
         code = f"{CODE}. Over: {rule.code}"
         pseudocode = f"""
-        M <- max |g|                                       (of the weight; of each matrix under a rule for matrices)
+        M <- max |g|                                      (of the weight; of each matrix under a rule for matrices)
         T <- gamma3 * T + (1 - gamma3) * min(M, 1000 * the T-hat before)              (not if M = 0)
         T-hat <- T / (1 - gamma3^s)                                      s: gradients that were not zero
         where |g| > T-hat: g <- g / M * T-hat
@@ -112,10 +106,9 @@ def adaclip(rule: type[Rule]) -> type[Rule]:
             "thousand of them (an unused expert) the next gradient is clipped to a thousandth.",
             "The threshold includes the step that it is for, which counts as 1000 times the average at most: in "
             "the authors' code one entry of 1e30 ends the clipping for 60,000 steps.",
+            "With decay='coupled' the decay is part of the gradient that is clipped.",
             *rule.quirks,
         )
-        variants = (
-            {"adaclip": {}} if rule.name() == OVER else {**rule.variants}
-        )
+        variants = {"adaclip": {}} if rule.name() == OVER else {**rule.variants}
 
     return made(AdaClip, rule, OVER, {})

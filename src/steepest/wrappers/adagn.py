@@ -47,7 +47,9 @@ def normalising(rule: type[Rule]) -> type[Rule]:
             super().__post_init__()
             same_gradient(self)
             if -1 < self.gamma1 < 0:
-                raise BadInput(f"{self.name()}: gamma1={self.gamma1!r} must be in [0, 1), or -1 for the momentum's")
+                raise BadInput(
+                    f"{self.name()}: gamma1={self.gamma1!r} must be in [0, 1), or -1 for the momentum's"
+                )
             self.rate_of_mean()
 
         def rate_of_mean(self) -> float:
@@ -69,9 +71,7 @@ def normalising(rule: type[Rule]) -> type[Rule]:
             own = dict(zip(names, (*logs, *biases), strict=True))
             return {**super().corrections(t), "gamma1": rates[0], **own}
 
-        def normalised(
-            self, g: Tensor, step: Step, state: dict[str, Tensor]
-        ) -> tuple[Tensor, dict[str, Tensor]]:
+        def normalised(self, g: Tensor, step: Step, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
             """The gradient that the rule sees, and the new averages."""
             size = norm(self.scope, g)
             told, (old_mean, old_rms) = size > 0, (state[name] for name in OWN[:2])
@@ -93,9 +93,7 @@ def normalising(rule: type[Rule]) -> type[Rule]:
                 level = mean / step.norm_bias1 / (rms / step.norm_bias2**0.5 + self.norm_eps)
             return torch.where(size == 0, g, g / size * level), own
 
-        def contribution(
-            self, g: Tensor, w: Tensor, step: Step, state: dict[str, Tensor]
-        ) -> dict[str, Tensor]:
+        def contribution(self, g: Tensor, w: Tensor, step: Step, state: dict[str, Tensor]) -> dict[str, Tensor]:
             g, _ = self.normalised(g, step, state)
             return super().contribution(g, w, step, state)  # type: ignore[no-any-return]
 
@@ -119,7 +117,7 @@ def adagn(rule: type[Rule]) -> type[Rule]:
         paper = f"{PAPER}, AdaGN alone. Over: {rule.paper}"
         code = f"{CODE}. Over: {rule.code}"
         pseudocode = f"""
-        n <- |g|                                           (of the weight; of each matrix under a rule for matrices)
+        n <- |g|                                          (of the weight; of each matrix under a rule for matrices)
         if n > 0, and n counts as 1000 times its mean so far at most:
           mu <- gamma1 * mu + (1 - gamma1) * n
           nu <- gamma2 * nu + (1 - gamma2) * n^2
@@ -137,9 +135,10 @@ def adagn(rule: type[Rule]) -> type[Rule]:
             "A gradient whose norm is constant becomes 1 long, not unchanged.",
             "A gradient of zeros is not counted; in the authors' code it draws both averages down, and with "
             "gamma2 .99999 the first gradient after many is 47 times too long.",
-            "A norm counts as 1000 times its mean so far at most, and the root of nu is kept: in the authors' code "
-            "one norm of 1e20 makes nu infinite and stops the weight for ever.",
+            "A norm counts as 1000 times its mean so far at most, and the root of nu is kept: in the authors' "
+            "code one norm of 1e20 makes nu infinite and stops the weight for ever.",
             "What a rule measures beside the gradient is not normalised: over Sophia gamma means something else.",
+            "With decay='coupled' the decay is part of the gradient that is normalised.",
             *rule.quirks,
         )
         variants = {
@@ -159,6 +158,8 @@ def rate(rule: Rule, asked: str) -> float:
     """The decay rate of a rule's first moment. Raises: BadInput where it has none, for what was asked."""
     name = rate_field(rule)
     if not name:
-        raise BadInput(f"{asked} is the decay rate of the first moment, of which this rule has none: give a number")
+        raise BadInput(
+            f"{asked} is the decay rate of the first moment, of which this rule has none: give a number"
+        )
     value: float = rule.betas[0] if name == "betas" else getattr(rule, name)  # type: ignore[attr-defined]
     return value

@@ -61,16 +61,16 @@ def resetting(rule: type[Rule]) -> type[Rule]:
                     "its first one: set reset_form='anew', or 'moments'"
                 )
 
-        def resets(self, t: int) -> bool:
+        def resets_at(self, t: int) -> bool:
             return self.reset_every > 0 and t % self.reset_every == 0
 
-        def local(self, t: int) -> int:
+        def local_step(self, t: int) -> int:
             """The step count of the rule below: 1 at each reset, unless moments alone are reset."""
             if self.reset_form == "moments" or not self.reset_every or t < self.reset_every:
                 return t
             return t % self.reset_every + 1
 
-        def warmth(self, t: int) -> float:
+        def reset_warmth(self, t: int) -> float:
             """The direction's factor: 0.01 at a reset, 1 from ``reset_warmup`` steps after it on."""
             since = t % self.reset_every if self.reset_every else t
             if not self.reset_every or t < self.reset_every or since >= self.reset_warmup:
@@ -78,19 +78,19 @@ def resetting(rule: type[Rule]) -> type[Rule]:
             return 1 - 0.99 * (1 + math.cos(math.pi * since / (self.reset_warmup + 1))) / 2
 
         def phase(self, t: int, turn: int = 0) -> str:
-            word = "reset" if self.resets(t) else "warm" if self.warmth(t) < 1 else "go"
-            return above(word, super().phase(self.local(t), turn))
+            word = "reset" if self.resets_at(t) else "warm" if self.reset_warmth(t) < 1 else "go"
+            return above(word, super().phase(self.local_step(t), turn))
 
         def corrections(self, t: int) -> dict[str, float]:
-            return {**super().corrections(self.local(t)), "warmth": self.warmth(t)}
+            return {**super().corrections(self.local_step(t)), "reset_warmth": self.reset_warmth(t)}
 
         def randoms(self, shape: tuple[int, ...], phase: str) -> Any:
             return super().randoms(shape, phase.partition(" ")[2])
 
         def asks(self, t: int) -> tuple[Ask, ...]:
-            return super().asks(self.local(t))  # type: ignore[no-any-return]
+            return super().asks(self.local_step(t))  # type: ignore[no-any-return]
 
-        def remembered(self, step: Step, state: dict[str, Tensor]) -> tuple[str, Step, dict[str, Tensor]]:
+        def after_reset(self, step: Step, state: dict[str, Tensor]) -> tuple[str, Step, dict[str, Tensor]]:
             """The word, and the step and state that the rule sees."""
             word, step = below(step)
             if word == "reset" and self.reset_form != "official":
@@ -98,21 +98,19 @@ def resetting(rule: type[Rule]) -> type[Rule]:
                 state = {n: torch.zeros_like(x) if anew or MOMENTS.search(n) else x for n, x in state.items()}
             return word, step, state
 
-        def contribution(
-            self, g: Tensor, w: Tensor, step: Step, state: dict[str, Tensor]
-        ) -> dict[str, Tensor]:
-            _, step, state = self.remembered(step, state)
+        def contribution(self, g: Tensor, w: Tensor, step: Step, state: dict[str, Tensor]) -> dict[str, Tensor]:
+            _, step, state = self.after_reset(step, state)
             return super().contribution(g, w, step, state)  # type: ignore[no-any-return]
 
         def update(
             self, g: Tensor, w: Tensor, step: Step, state: dict[str, Tensor]
         ) -> tuple[Tensor | None, dict[str, Tensor]]:
-            word, step, state = self.remembered(step, state)
+            word, step, state = self.after_reset(step, state)
             u, new = super().update(g, w, step, state)
             if word == "reset" and self.reset_form == "official":
                 new = {n: torch.zeros_like(x) if n in ("exp_avg", "exp_avg_sq") else x for n, x in new.items()}
             if word != "go" and self.reset_warmup and u is not None:
-                u = step.warmth * u
+                u = step.reset_warmth * u
             return u, new
 
     return Resetting
@@ -126,8 +124,8 @@ def reset(rule: type[Rule]) -> type[Rule]:
 
         title = f"{rule.title}, reset at intervals"
         paper = (
-            "Huang et al., SPAM, arXiv 2501.06842 (form moments), and Stable-SPAM, arXiv 2502.17055 (forms anew and "
-            f"official), the reset alone. Over: {rule.paper}"
+            "Huang et al., SPAM, arXiv 2501.06842 (form moments), and Stable-SPAM, arXiv 2502.17055 (forms anew "
+            f"and official), the reset alone. Over: {rule.paper}"
         )
         code = (
             "TianjinYellow/SPAM-Optimizer@e8185fb galore_torch/SPAM.py; TianjinYellow/StableSPAM@6a66da1 "
@@ -137,7 +135,7 @@ def reset(rule: type[Rule]) -> type[Rule]:
         at steps k, 2k, ... (k = reset_every), before the step:
           all state <- 0, and the step is step 1 of {rule.__name__}                          (form anew)
           first and second moments <- 0; steps are counted on                     (form moments: SPAM)
-        after the step, which counts as step 1: moments <- 0; the next is step 2  (form official: Stable-SPAM's code)
+        after the step, which counts as step 1: moments <- 0; the next is step 2       (form official: Stable-SPAM)
         u <- the direction of {rule.__name__}; j: steps since the reset
         u <- (1 - 0.99 * (1 + cos(pi * j / (reset_warmup + 1))) / 2) * u          (j < reset_warmup)
 
@@ -161,8 +159,6 @@ def reset(rule: type[Rule]) -> type[Rule]:
             "largest second moment in Stable-SPAM's code are. A companion's weights are not reset.",
             *rule.quirks,
         )
-        variants = (
-            {"anew": {}, **FORMS} if rule.name() == OVER else {**rule.variants, "spam": FORMS["spam"]}
-        )
+        variants = {"anew": {}, **FORMS} if rule.name() == OVER else {**rule.variants, "spam": FORMS["spam"]}
 
     return made(Reset, rule, OVER, {})

@@ -46,19 +46,19 @@ def spam(rule: type[Rule]) -> type[Rule]:
         advice = (
             "For runs whose loss spikes and whose clipping by the global norm does not help: entries far above "
             "their second moment are cut, and every 500 steps the moments start again. Its authors report lower "
-            "perplexity than Adam and Adafactor from 60M to 1B weights, in 4-bit training (130M, INT4: 25.0 against "
-            "26.4) and, with sparse momentum, than GaLore and Adam-mini at equal memory; no study of tuned "
+            "perplexity than Adam and Adafactor from 60M to 1B weights, in 4-bit training (130M, INT4: 25.0 "
+            "against 26.4) and, with sparse momentum, than GaLore and Adam-mini at equal memory; no study of tuned "
             "optimizers has it. Where nothing spikes a reset is a loss. Stable-SPAM is its successor."
         )
         quirks = (
             UNSEEN,
-            "After a reset bias corrections are 1: the first step is (1 - beta1) / sqrt(1 - beta2) times as long, 3.2"
-            " by the default betas, and the warm-up, which begins at 0.01, damps it.",
+            "After a reset bias corrections are 1: the first step is (1 - beta1) / sqrt(1 - beta2) times as long, "
+            "3.2 by the default betas, and the warm-up, which begins at 0.01, damps it.",
             "The clip waits clip_after steps after each reset, too, until the second moment has gathered.",
             "With a density, the entries in the mask are decayed; in the authors' code decay then acts on a copy "
             "and has no effect, at density 1 either, which they recommend for hidden layers (variant official).",
-            "The first mask has exactly floor(d * entries), here at least one; later ones are of random count, for "
-            "which there is room up to six standard deviations. The state is 2d of a weight's and the mask a byte "
+            "The first mask has exactly floor(d * entries), here at least one; later ones are of random count, "
+            "for which there is room up to six standard deviations. The state is 2d of a weight's and the mask a byte "
             "an entry, as there.",
             "reset_every=0 is no reset, and with a density one mask for good; there it divides by zero.",
             "The authors' code writes the clipped gradient into p.grad and keeps its counters where state_dict "
@@ -77,13 +77,13 @@ def spam(rule: type[Rule]) -> type[Rule]:
             else f"{rule.recipe_source}; the paper on SPAM has none over this rule"
         )
 
-        def trusted(self, t: int) -> bool:
+        def clip_trusts(self, t: int) -> bool:
             """The clip waits after a reset as it does at first."""
             since = t % self.reset_every if self.reset_every and self.reset_form == "moments" else t
             return since >= self.clip_after  # type: ignore[no-any-return]
 
         def redraws(self, t: int) -> bool:
-            return self.resets(t + 1)  # type: ignore[no-any-return]
+            return self.resets_at(t + 1)  # type: ignore[no-any-return]
 
         @classmethod
         def of_trajectory(cls, told: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def sparse(rule: type[Rule]) -> type[Rule]:
             """Whether the mask changes after step t."""
             return False
 
-        def sizes(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        def mask_sizes(self, shape: tuple[int, ...]) -> tuple[int, int]:
             """Entries in the first mask, and how many there is room for: later masks vary in their count."""
             n, d = math.prod(shape), self.density or 1.0
             return max(1, int(d * n)), min(n, max(1, int(d * n) + math.ceil(SPARE * math.sqrt(n * d * (1 - d)))))
@@ -76,7 +76,7 @@ def sparse(rule: type[Rule]) -> type[Rule]:
         def slots(self, shape: tuple[int, ...]) -> dict[str, Slot]:
             if not self.masked:
                 return super().slots(shape)  # type: ignore[no-any-return]
-            return {**super().slots(self.sizes(shape)[1:]), MASK: Slot(shape, torch.bool)}
+            return {**super().slots(self.mask_sizes(shape)[1:]), MASK: Slot(shape, torch.bool)}
 
         def phase(self, t: int, turn: int = 0) -> str:
             word = "first" if t == 1 else "redraw" if self.redraws(t) else "keep"
@@ -87,28 +87,28 @@ def sparse(rule: type[Rule]) -> type[Rule]:
             if not self.masked:
                 return super().randoms(shape, inner)  # type: ignore[no-any-return]
             own = {"mask_draw": Draw("uniform", shape)} if word in ("first", "redraw") else {}
-            return super().randoms(self.sizes(shape)[1:], inner) | own
+            return super().randoms(self.mask_sizes(shape)[1:], inner) | own
 
-        def packed(self, state: dict[str, Tensor], shape: tuple[int, ...]) -> tuple[dict[str, Tensor], Places]:
+        def mask_packed(
+            self, state: dict[str, Tensor], shape: tuple[int, ...]
+        ) -> tuple[dict[str, Tensor], Places]:
             """The rule's own state, and the places of the entries that it is of."""
             own = {name: x for name, x in state.items() if name != MASK}
-            room = self.sizes(shape)[1:]
+            room = self.mask_sizes(shape)[1:]
             if state[MASK].shape != shape or any(own[n].shape != s.shape for n, s in super().slots(room).items()):
                 raise UnsupportedTensor(f"{self.name()}: density is not for sharded weights: leave density out")
             return own, Places(state[MASK], *room)
 
-        def contribution(
-            self, g: Tensor, w: Tensor, step: Step, state: dict[str, Tensor]
-        ) -> dict[str, Tensor]:
+        def contribution(self, g: Tensor, w: Tensor, step: Step, state: dict[str, Tensor]) -> dict[str, Tensor]:
             _, step = below(step)
             if self.masked:
-                state, places = self.packed(state, tuple(g.shape))
+                state, places = self.mask_packed(state, tuple(g.shape))
                 g, w = places.take(g), places.take(w)
             return super().contribution(g, w, step, state)  # type: ignore[no-any-return]
 
         def observe(self, kind: str, x: Tensor, w: Tensor, state: dict[str, Tensor]) -> dict[str, Tensor]:
             if self.masked:
-                state, places = self.packed(state, tuple(x.shape))
+                state, places = self.mask_packed(state, tuple(x.shape))
                 x, w = places.take(x), places.take(w)
             return super().observe(kind, x, w, state)  # type: ignore[no-any-return]
 
@@ -120,14 +120,14 @@ def sparse(rule: type[Rule]) -> type[Rule]:
                 return super().update(g, w, step, state)  # type: ignore[no-any-return]
             shape = tuple(g.shape)
             if word == "first":  # unless one was given
-                first = exactly(step.mask_draw, self.sizes(shape)[0])
+                first = exactly(step.mask_draw, self.mask_sizes(shape)[0])
                 state = {**state, MASK: torch.where(state[MASK].any(), state[MASK], first)}
-            own, places = self.packed(state, shape)
-            moved, new = self.moved(places.take(g), places.take(w), step, own)
+            own, places = self.mask_packed(state, shape)
+            moved, new = self.masked_step(places.take(g), places.take(w), step, own)
             mask = step.mask_draw < self.density if word == "redraw" else state[MASK]
             return (None if moved is None else places.put(moved, w)), {**new, MASK: mask}
 
-        def moved(
+        def masked_step(
             self, g: Tensor, w: Tensor, step: Step, state: dict[str, Tensor]
         ) -> tuple[Tensor | None, dict[str, Tensor]]:
             """The entries after the step, decay included."""

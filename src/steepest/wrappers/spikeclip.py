@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,12 +53,12 @@ def clipping(rule: type[Rule]) -> type[Rule]:
                 return slots
             return slots | {OWN: Slot(shape)}
 
-        def trusted(self, t: int) -> bool:
+        def clip_trusts(self, t: int) -> bool:
             """Whether the second moment has gathered enough before step t."""
             return t >= self.clip_after
 
         def phase(self, t: int, turn: int = 0) -> str:
-            clips = self.threshold > 0 and self.trusted(t)
+            clips = self.threshold > 0 and self.clip_trusts(t)
             return above("clip" if clips else "pass", super().phase(t, turn))
 
         def randoms(self, shape: tuple[int, ...], phase: str) -> Any:
@@ -78,9 +77,7 @@ def clipping(rule: type[Rule]) -> type[Rule]:
             own = {OWN: ema(state[OWN], g * g, self.clip_beta2)} if OWN in state else {}
             return g, step, own
 
-        def contribution(
-            self, g: Tensor, w: Tensor, step: Step, state: dict[str, Tensor]
-        ) -> dict[str, Tensor]:
+        def contribution(self, g: Tensor, w: Tensor, step: Step, state: dict[str, Tensor]) -> dict[str, Tensor]:
             g, step, _ = self.spikes_clipped(g, step, state)
             return super().contribution(g, w, step, state)  # type: ignore[no-any-return]
 
@@ -123,6 +120,7 @@ def spikeclip(rule: type[Rule]) -> type[Rule]:
             "A rule's own exp_avg_sq is used where the rule works entry by entry; elsewhere it may be of a "
             "rotated gradient (SOAP, GaLore), and the clip keeps one of its own.",
             "The authors' code writes the clipped gradient into p.grad; here gradients stay as they are.",
+            "With decay='coupled' the decay is part of the gradient that is clipped.",
             *rule.quirks,
         )
         variants = {

@@ -87,24 +87,24 @@ def stable_spam(rule: type[Rule]) -> type[Rule]:
                 rate(self, f"{self.name()}: total_T={self.total_T} is a schedule that")
 
         @property
-        def shared(self) -> bool:
+        def one_counter(self) -> bool:
             """Whether one counter serves the rule and what is before it."""
             return self.reset_form == "official"  # type: ignore[no-any-return]
 
         def clip_age(self, t: int) -> int | None:
             # At the step of a reset the counter is set back between AdaGN and the rule.
-            return self.local(t - 1) + 1 if self.shared else None
+            return self.local_step(t - 1) + 1 if self.one_counter else None
 
         norm_age = clip_age
 
-        def scale(self, t: int) -> float:
+        def rate_scale(self, t: int) -> float:
             """What is left of the momentum's decay rate at step t."""
             if self.total_T is None:
                 return 1.0
-            t = t if self.shared else min(t, self.total_T)
+            t = t if self.one_counter else min(t, self.total_T)
             return self.eta_min + (1 - self.eta_min) * (1 + math.cos(math.pi * t / (self.total_T + 1))) / 2
 
-        def scaled(self, factor: Any, **more: Any) -> Rule:
+        def with_rate(self, factor: Any, **more: Any) -> Rule:
             """The rule with its momentum's decay rate times a factor, and other numbers replaced."""
             if self.total_T is None:
                 return self
@@ -113,14 +113,17 @@ def stable_spam(rule: type[Rule]) -> type[Rule]:
             return with_tensors(self, {name: held, **more})
 
         def corrections(self, t: int) -> dict[str, float]:
-            factor = self.scale(t)
+            factor = self.rate_scale(t)
             gamma1 = self.gamma1 if self.gamma1 < 0 else factor * self.gamma1
-            return {**super(StableSPAM, self.scaled(factor, gamma1=gamma1)).corrections(t), "scale": factor}
+            return {
+                **super(StableSPAM, self.with_rate(factor, gamma1=gamma1)).corrections(t),
+                "rate_scale": factor,
+            }
 
         def update(
             self, g: Tensor, w: Tensor, step: Step, state: dict[str, Tensor]
         ) -> tuple[Tensor | None, dict[str, Tensor]]:
-            return super(StableSPAM, self.scaled(step.scale)).update(g, w, step, state)  # type: ignore[no-any-return]
+            return super(StableSPAM, self.with_rate(step.rate_scale)).update(g, w, step, state)  # type: ignore[no-any-return]
 
         @classmethod
         def of_trajectory(cls, told: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,6 +138,4 @@ def stable_spam(rule: type[Rule]) -> type[Rule]:
                 "total_T": None if total is None else int(total),
             }
 
-    return made(
-        StableSPAM, rule, OVER, {"weight_decay": 0.0} if adamw else {}, called="stable_spam"
-    )
+    return made(StableSPAM, rule, OVER, {"weight_decay": 0.0} if adamw else {}, called="stable_spam")
