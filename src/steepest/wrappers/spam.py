@@ -47,8 +47,8 @@ def spam(rule: type[Rule]) -> type[Rule]:
             "For runs whose loss spikes and whose clipping by the global norm does not help: entries far above "
             "their second moment are cut, and every 500 steps the moments start again. Its authors report lower "
             "perplexity than Adam and Adafactor from 60M to 1B weights, in 4-bit training (130M, INT4: 25.0 "
-            "against 26.4) and, with sparse momentum, than GaLore and Adam-mini at equal memory; no study of tuned "
-            "optimizers has it. Where nothing spikes a reset is a loss. Stable-SPAM is its successor."
+            "against 26.4) and, with sparse momentum, than GaLore and Adam-mini at equal memory; no study of "
+            "tuned optimizers has it. Where nothing spikes a reset is a loss. Stable-SPAM is its successor."
         )
         quirks = (
             UNSEEN,
@@ -58,8 +58,8 @@ def spam(rule: type[Rule]) -> type[Rule]:
             "With a density, the entries in the mask are decayed; in the authors' code decay then acts on a copy "
             "and has no effect, at density 1 either, which they recommend for hidden layers (variant official).",
             "The first mask has exactly floor(d * entries), here at least one; later ones are of random count, "
-            "for which there is room up to six standard deviations. The state is 2d of a weight's and the mask a byte "
-            "an entry, as there.",
+            "for which there is room up to six standard deviations. The state is 2d of a weight's and the mask a "
+            "byte an entry, as there.",
             "reset_every=0 is no reset, and with a density one mask for good; there it divides by zero.",
             "The authors' code writes the clipped gradient into p.grad and keeps its counters where state_dict "
             "does not find them again; its copy in the Stable-SPAM repository has a threshold of 2000.",
