@@ -48,15 +48,7 @@ def on_cpu(pieces: list[Piece]) -> bool:
 def units(rule: Rule, pieces: list[Piece], sizes: Sizes) -> list[Unit]:
     """Units for these pieces, in an order of their own."""
     found: list[Unit] = []
-    element = rule.scope == "element"
-    if element:
-        small = [p for p in pieces if p.weight.numel() <= sizes.small]
-        buckets = [b for kind in alike(small, _types) for b in packed(kind, sizes.bucket, elements)]
-        buckets += [[p] for p in pieces if p.weight.numel() > sizes.small]
-    elif rule.scope == "model":
-        buckets = [[p] for p in pieces]
-    else:
-        buckets = [b for kind in alike(pieces, _types_and_shapes) for b in packed(kind, sizes.stack, everything)]
+    element, buckets = rule.scope == "element", together(rule, pieces, sizes)
     room = Room(b for b in buckets if len(b) > 1)
     for bucket in buckets:
         if len(bucket) > 1:
@@ -66,6 +58,17 @@ def units(rule: Rule, pieces: list[Piece], sizes: Sizes) -> list[Unit]:
         else:
             found.append(alone(bucket[0]))
     return found
+
+
+def together(rule: Rule, pieces: list[Piece], sizes: Sizes) -> list[list[Piece]]:
+    """Which pieces run as one."""
+    if rule.scope == "element":
+        small = [p for p in pieces if p.weight.numel() <= sizes.small]
+        buckets = [b for kind in alike(small, _types) for b in packed(kind, sizes.bucket, elements)]
+        return buckets + [[p] for p in pieces if p.weight.numel() > sizes.small]
+    if rule.scope == "model":
+        return [[p] for p in pieces]
+    return [b for kind in alike(pieces, _types_and_shapes) for b in packed(kind, sizes.stack, everything)]
 
 
 class Room:
