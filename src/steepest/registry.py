@@ -133,8 +133,9 @@ def rule_of_trajectory(told: Mapping[str, Any]) -> type[Rule] | None:
 class Contender:
     """An optimizer as a race or a training run names it.
 
-    ``name`` is the spec as typed; ``lr_grid`` the first search grid, ascending; ``recipe`` the other
-    hyperparameters that a language-model run fixes unless told otherwise, JSON-able.
+    ``name`` is the spec as typed, ``options`` the hyperparameters in it; ``lr_grid`` the first search grid,
+    ascending; ``recipe`` the other hyperparameters that a language-model run fixes unless told otherwise, these
+    options among them, JSON-able.
     """
 
     name: str
@@ -143,6 +144,7 @@ class Contender:
     recipe: dict[str, Any]
     recipe_source: str = ""
     source: str = field(default="", repr=False)
+    options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -297,9 +299,8 @@ def resolve(spec: str) -> Contender:
         return _of_rule(spec, kind.rule, _options(options, spec), source or text(kind.rule))
     if not issubclass(kind, torch.optim.Optimizer):
         raise BadInput(f"{spec}: {name} is neither a steepest Rule nor a torch.optim.Optimizer")
-    return Contender(
-        spec, kind, hyperparameters(Rule)["lr"].grid, _options(options, spec), "the class's own defaults"
-    )
+    told = _options(options, spec)
+    return Contender(spec, kind, hyperparameters(Rule)["lr"].grid, told, "the class's own defaults", options=told)
 
 
 def _of_rule(spec: str, rule: type[Rule], options: dict[str, Any], source: str) -> Contender:
@@ -309,7 +310,7 @@ def _of_rule(spec: str, rule: type[Rule], options: dict[str, Any], source: str) 
     known(rule, {k: v for k, v in options.items() if k not in _FACE})
     recipe = tables_merged(rule, recipe, options)
     grid = variant.get("lr_grid") or hyperparameters(rule)["lr"].grid or hyperparameters(Rule)["lr"].grid
-    return Contender(spec, face(rule), tuple(grid), dict(_jsonable(recipe)), rule.recipe_source, source)
+    return Contender(spec, face(rule), tuple(grid), dict(_jsonable(recipe)), rule.recipe_source, source, options)
 
 
 _FACE = ("variant", "companion", "by_role", "undecayed", "roles", "layouts")
