@@ -18,6 +18,7 @@ VERBS = {
     "corpus": "build or inspect token shards from text",
     "verify": "replay recorded trajectories of the authors' code",
     "bench": "time optimizer steps on your model's shapes against the machine's bound",
+    "memory": "what weights, gradients and state take, and which optimizers fit",
     "list": "the optimizers, one line each",
     "show": "one optimizer: pseudocode, hyperparameters, memory, paper, quirks",
     "info": "torch, compiler, devices, engines usable here",
