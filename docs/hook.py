@@ -39,6 +39,7 @@ def navigation(places: list[str]) -> list[Any]:
         {"Home": "index.md"},
         {"How to choose": "how-to-choose.md"},
         {"Optimizers": ["optimizers/index.md", *named]},
+        {"Memory": "memory.md"},
         {"Robustness": "robustness.md"},
         {"Recipes": ["recipes/index.md", *recipes]},
         {"Reference": [{"Public names": "api.md"}, {"Command line": "cli.md"}]},

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from generate import interface, optimizer, overview
+from generate import interface, optimizer, overview, planned
 from steepest.registry import rules
 
 PLACES = {
     "memory": overview.memory_table,
     "cost": overview.cost_table,
     "robustness": overview.robustness_table,
+    "published": planned.published_table,
+    "models": planned.models_table,
 }
 """Tables that hand-written pages take in where they say ``<!-- table: NAME -->``."""
 

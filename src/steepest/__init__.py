@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from steepest.accounting import Accounting as Accounting
     from steepest.core.rule import Rule as Rule
     from steepest.initial import initialise as initialise
     from steepest.optimizer import Optimizer as Optimizer
-    from steepest.planner import Memory as Memory
-    from steepest.planner import memory as memory
+    from steepest.planning.accounting import Accounting as Accounting
+    from steepest.planning.plan import Memory as Memory
+    from steepest.planning.plan import memory as memory
     from steepest.registry import explain_routing as explain_routing
     from steepest.registry import resolve as resolve
 
@@ -23,14 +23,14 @@ __version__ = "0.1.0"
 
 # Imported at first use, so that a report is rebuilt and a help page printed without loading torch.
 _PUBLIC = {
-    "Accounting": "steepest.accounting",
-    "Memory": "steepest.planner",
+    "Accounting": "steepest.planning.accounting",
+    "Memory": "steepest.planning.plan",
     "Rule": "steepest.core.rule",
     "Layout": "steepest.core.layout",
     "Optimizer": "steepest.optimizer",
     "explain_routing": "steepest.registry",
     "initialise": "steepest.initial",
-    "memory": "steepest.planner",
+    "memory": "steepest.planning.plan",
     "resolve": "steepest.registry",
 }
 

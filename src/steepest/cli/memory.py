@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from steepest.core.errors import BadInput, UnknownName
 
 if TYPE_CHECKING:
-    from steepest.fits import Fit
-    from steepest.models import Model
-    from steepest.planner import Memory
+    from steepest.planning.fits import Fit
+    from steepest.planning.models import Model
+    from steepest.planning.plan import Memory
 
 SUMMARY = "what weights, gradients and state take, and which optimizers fit"
 
@@ -55,8 +55,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from steepest.accounting import accounting_of, size_of
+    from steepest.planning.accounting import accounting_of, size_of
 
+    if args.figure is not None and args.figure.suffix != ".svg":
+        raise BadInput(f"--figure {args.figure}: pictures are SVG, name a FILE.svg")
     if args.published:
         return published(args.json)
     if args.model is None:
@@ -72,12 +74,12 @@ def run(args: argparse.Namespace) -> int:
 
 def model_of(source: str, dtype: str) -> Model:
     """The model that a user names, on the meta device. Raises: UnknownName with near names, BadInput."""
-    from steepest.accounting import dtype_named
     from steepest.lab.bench.shapes import FILES, TEXT, shapes_of
     from steepest.lab.model import Decoder
     from steepest.lab.presets import MODELS, preset
-    from steepest.models import KNOWN, Model
-    from steepest.planner import planned
+    from steepest.planning.accounting import dtype_named
+    from steepest.planning.models import KNOWN, Model
+    from steepest.planning.plan import planned
 
     kind = dtype_named(dtype)
     path = Path(source)
@@ -103,7 +105,7 @@ def plans(args: argparse.Namespace, model: Model, how: str, size: int | None) ->
     """One optimizer slot by slot, several side by side, least first."""
     from steepest.cli.table import table
     from steepest.core.errors import SteepestError
-    from steepest.planner import legible, memory
+    from steepest.planning.plan import legible, memory
     from steepest.registry import rules
 
     found: list[Memory] = []
@@ -143,7 +145,7 @@ def plans(args: argparse.Namespace, model: Model, how: str, size: int | None) ->
 def fitting(args: argparse.Namespace, model: Model, how: str, size: int) -> int:
     """Every built-in rule at its smallest and largest configuration, least first."""
     from steepest.cli.table import table
-    from steepest.fits import fits
+    from steepest.planning.fits import fits
 
     if args.recipe:
         raise BadInput("--fits tries every configuration: give --recipe with --optimizer, or leave it out")
@@ -176,7 +178,7 @@ def fitting(args: argparse.Namespace, model: Model, how: str, size: int) -> int:
         "configurations: constructor's defaults, each variant, each option that decides on state, one at a time"
     )
     print("\n".join(["", *refused, counted, tried, *notes(first)]))
-    return drawn(args, [(fit.name, fit.smallest) for fit in planned if fit.smallest], size)
+    return drawn(args, [(named(fit), fit.smallest) for fit in planned if fit.smallest], size)
 
 
 def cells(fit: Fit, size: int) -> tuple[str, ...]:
@@ -186,6 +188,10 @@ def cells(fit: Fit, size: int) -> tuple[str, ...]:
     if fit.smallest.total == fit.largest.total:
         return (fit.name, *least, "the same", "", "")
     return (fit.name, *least, fit.options[1] or "(default)", as_.shown(fit.largest.total), left(fit.largest, size))
+
+
+def named(fit: Fit) -> str:
+    return f"{fit.name} ({fit.options[0]})" if fit.options[0] else fit.name
 
 
 def left(plan: Memory, size: int) -> str:
@@ -208,7 +214,7 @@ def heading(plan: Memory, args: argparse.Namespace) -> str:
 
 
 def notes(plan: Memory) -> list[str]:
-    from steepest.planner import NOT_IN
+    from steepest.planning.plan import NOT_IN
 
     own = (
         ["state is kept in float32 at least, gradients in the weights' type"] if not plan.accounting.told() else []
@@ -217,14 +223,14 @@ def notes(plan: Memory) -> list[str]:
     return [*own, *(buffers if plan.accounting.buffers else []), f"not in it: {NOT_IN}"]
 
 
-def drawn(args: argparse.Namespace, named: list[tuple[str, Memory]], size: int | None) -> int:
+def drawn(args: argparse.Namespace, shown: list[tuple[str, Memory]], size: int | None) -> int:
     if args.figure is not None:
-        from steepest.accounting import UNITS
         from steepest.lab.report import memory as picture
+        from steepest.planning.accounting import UNITS
 
-        first = named[0][1]
+        first = shown[0][1]
         unit = first.accounting.unit
-        rows = [{"name": name, **plan.summary()} for name, plan in named]
+        rows = [{"name": name, **plan.summary()} for name, plan in shown]
         kind = "smallest configurations" if args.fits and not args.optimizer else "weights, gradients, state"
         title = f"{first.model}, {args.dtype} weights: {kind}"
         picture.write(args.figure, picture.drawn(rows, title, unit, UNITS[unit], size))
@@ -236,7 +242,7 @@ def drawn(args: argparse.Namespace, named: list[tuple[str, Memory]], size: int |
 def published(as_json: bool) -> int:
     """What papers print beside what is counted here, numbers that are not met included."""
     from steepest.cli.table import table
-    from steepest.published import HEAD, compared, rows
+    from steepest.planning.published import HEAD, compared, rows
 
     if as_json:
         told = [

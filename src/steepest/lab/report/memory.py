@@ -10,9 +10,9 @@ from steepest.lab.report.export import write_text
 from steepest.lab.report.figure import WIDE
 from steepest.lab.report.svg import Board, Scale, clipped
 
-KINDS = (("weights", 1), ("gradients", 5), ("state", 3), ("buffers", 8))
+KINDS = (("weights", 1), ("gradients", 5), ("state", 3), ("buffers", 4))
 """What a bar is made of, with its colour."""
-ROW, TOP, BELOW, LEFT, RIGHT = 24, 58, 50, 250, 110
+ROW, TOP, BELOW, LEFT, RIGHT = 24, 76, 50, 270, 90
 
 
 def drawn(rows: Sequence[Mapping[str, Any]], title: str, unit: str, size: int, limit: int | None = None) -> Board:
@@ -40,7 +40,7 @@ def drawn(rows: Sequence[Mapping[str, Any]], title: str, unit: str, size: int, l
             board.add("rect", f"mark bar c{slot}", x=start, y=top + 4, width=length, height=ROW - 8, data_tip=tip)
             start += length
         fits = limit is None or total * size <= limit
-        board.text(start + 8, top + ROW / 2 + 4, f"{total:,.2f}", "value" if fits else "value quiet")
+        board.text(x.stop + 74, top + ROW / 2 + 4, f"{total:,.2f}", "value" if fits else "value quiet", "end")
     if limit is not None:
         board.line(x(limit / size), TOP - 6, x(limit / size), bottom, "one")
         board.text(x(limit / size), TOP - 10, f"{limit / size:g} {unit}", "", "middle")

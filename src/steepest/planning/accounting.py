@@ -53,8 +53,8 @@ class Accounting:
     def told(self) -> str:
         """What departs from plain allocation, in words."""
         words = [
-            "" if self.dtype is None else f"everything in {_name(self.dtype)}",
-            "" if self.state_dtype is None else f"state in {_name(self.state_dtype)}",
+            "" if self.dtype is None else f"everything in {name_of(self.dtype)}",
+            "" if self.state_dtype is None else f"state in {name_of(self.state_dtype)}",
             "" if self.gradients else "no gradients",
             "" if self.embeddings else "no state of embeddings and head",
             "" if self.seeded else "no projectors that a seed draws",
@@ -64,7 +64,7 @@ class Accounting:
 
     def row(self) -> dict[str, Any]:
         values = dataclasses.asdict(self)
-        return {k: _name(v) if isinstance(v, torch.dtype) else v for k, v in values.items()}
+        return {k: name_of(v) if isinstance(v, torch.dtype) else v for k, v in values.items()}
 
 
 _PAPER = Accounting(dtype=torch.bfloat16, gradients=False, buffers=False)
@@ -126,7 +126,7 @@ def dtype_named(name: str) -> torch.dtype:
     return found
 
 
-def _name(dtype: torch.dtype) -> str:
+def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 

@@ -6,14 +6,13 @@ told, and is what comes nearest to its numbers.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+import functools
 from dataclasses import dataclass
 from typing import Literal
 
-from steepest.accounting import UNITS, accounting_of
-from steepest.models import Model
-from steepest.planner import memory, planned
+from steepest.planning.accounting import UNITS, accounting_of
+from steepest.planning.models import Model
+from steepest.planning.plan import Memory, memory, planned
 from steepest.registry import built_in
 
 SIZES = ("llama-60m", "llama-130m", "llama-350m", "llama-1b")
@@ -172,26 +171,36 @@ CLAIMS: tuple[Claim, ...] = (
 and LoRA's, whose factors are weights of another model: pass that as a module."""
 
 
-def compared(claims: tuple[Claim, ...] = CLAIMS) -> Iterator[Compared]:
+@functools.cache
+def compared() -> tuple[Compared, ...]:
     """Each printed number with the computed one."""
-    models: dict[str, Model] = {}
-    for claim in claims:
-        for model, printed, spec in zip(claim.models, claim.printed, claim.specs, strict=True):
-            made = models.setdefault(model, planned(model))
-            yield Compared(claim, model, printed, spec, computed(claim, made, spec))
+    return tuple(
+        Compared(claim, model, printed, spec, computed(claim, model, spec))
+        for claim in CLAIMS
+        for model, printed, spec in zip(claim.models, claim.printed, claim.specs, strict=True)
+    )
 
 
-def computed(claim: Claim, model: Model, spec: str) -> float | None:
+def computed(claim: Claim, model: str, spec: str) -> float | None:
     """The claim's quantity for one model, in its unit; None for a rule that is not here."""
     if built_in(spec.partition(":")[0]) is None:
         return None
-    plan = memory(model, spec, accounting=claim.accounting)
+    plan = _plan(model, spec).counted(claim.accounting)
     if claim.quantity == "saved":
-        full = memory(model, "adamw", accounting=claim.accounting)
-        size = full.state - plan.state
+        size = _plan(model, "adamw").counted(claim.accounting).state - plan.state
     else:
         size = getattr(plan, claim.quantity)
     return float(size) / UNITS[claim.unit]
+
+
+@functools.cache
+def _plan(model: str, spec: str) -> Memory:
+    return memory(_model(model), spec)
+
+
+@functools.cache
+def _model(name: str) -> Model:
+    return planned(name)
 
 
 HEAD = ("source", "what", "models", "printed", "computed", "met to .01", "how it is counted")
@@ -224,4 +233,4 @@ def rows() -> list[tuple[str, ...]]:
 
 
 def _shown(one: Compared) -> str:
-    return "–" if one.computed is None or math.isnan(one.computed) else f"{one.computed:.2f}"
+    return "–" if one.computed is None else f"{one.computed:.2f}"

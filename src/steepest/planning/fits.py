@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from steepest.accounting import Accounting
 from steepest.core.errors import SteepestError
 from steepest.core.rule import Rule, defaults, hyperparameters, variant_of
-from steepest.models import Model
-from steepest.planner import Memory, memory
+from steepest.planning.accounting import Accounting
+from steepest.planning.models import Model
+from steepest.planning.plan import Memory, memory
 from steepest.registry import rules
 
 PROBES = ((1024, 2048), (2048, 1024), (1024, 1024), (32_000, 1024), (1024,))

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from steepest.accounting import Accounting, Unit, accounting_of, dtype_named
 from steepest.arrangement import pieces_of
 from steepest.core.columns import aligned
 from steepest.core.errors import BadInput
@@ -24,8 +23,9 @@ from steepest.core.job import Piece
 from steepest.core.naming import ROLES
 from steepest.core.rule import Rule, working_dtype
 from steepest.engines.units import GPU, Room, together
-from steepest.models import Model, Weights, model_named
 from steepest.optimizer import Optimizer
+from steepest.planning.accounting import Accounting, Unit, accounting_of, dtype_named, name_of
+from steepest.planning.models import Model, Weights, model_named
 from steepest.registry import Contender, explain_routing, resolve, tables_merged
 
 
@@ -141,7 +141,7 @@ class Memory:
         for part in self.parts:
             for held in self._held(part):
                 kind = self._type(part, held)
-                key = (part.rule, held.slot, _name(kind))
+                key = (part.rule, held.slot, name_of(kind))
                 elements, size = found.get(key, (0, 0))
                 found[key] = (elements + held.elements, size + held.elements * kind.itemsize)
         return found
@@ -181,16 +181,16 @@ class Memory:
                     "shape": list(part.shape),
                     "role": part.role,
                     "rule": part.rule,
-                    "dtype": _name(part.dtype),
-                    "state": {held.slot: [list(held.shape), _name(held.dtype)] for held in part.state},
+                    "dtype": name_of(part.dtype),
+                    "state": {held.slot: [list(held.shape), name_of(held.dtype)] for held in part.state},
                 }
                 for part in self.parts
             ],
         }
 
     def __str__(self) -> str:
-        as_, elements = self.accounting, sum(part.elements for part in self.parts)
-        kinds = " and ".join(dict.fromkeys(_name(part.dtype) for part in self.parts)) or "no"
+        as_, elements = legible([self])[0].accounting, sum(part.elements for part in self.parts)
+        kinds = " and ".join(dict.fromkeys(name_of(part.dtype) for part in self.parts)) or "no"
         how = as_.told()
         plain = self.counted(Accounting(unit=as_.unit))
         rows: list[tuple[str, ...]] = [("role", "rule", "elements", "weights", "gradients", "state", "sum")]
@@ -240,7 +240,7 @@ def memory(
 
     Args:
         model: a module, also one on the meta device; (name, tensor) pairs; the name of a known model
-            (steepest.models.KNOWN), or the path of a Hugging Face config.json.
+            (steepest.planning.models.KNOWN), or the path of a Hugging Face config.json.
         optimizer: as `steepest race` takes it, such as "galore:rank=1024"; a class; an optimizer that exists,
             which is counted as it is.
         dtype: type of the weights; None: the module's own, float32 for a known model.
@@ -264,8 +264,8 @@ def memory(
 
 
 def legible(plans: list[Memory]) -> list[Memory]:
-    """The same, all in MiB if none of them has a GiB."""
-    if not plans or max(plan.total for plan in plans) >= 2**30:
+    """The same, all in MiB or MB if none of them would show two figures in larger units."""
+    if not plans or max(plan.total for plan in plans) >= 10**8:
         return plans
     smaller: dict[str, Unit] = {"GiB": "MiB", "GB": "MB"}
     unit = smaller.get(plans[0].accounting.unit, plans[0].accounting.unit)
@@ -415,7 +415,3 @@ def ruled(rows: list[tuple[str, ...]]) -> list[str]:
     """Aligned lines under a ruled head."""
     lines = aligned(rows)
     return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
