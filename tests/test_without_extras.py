@@ -38,7 +38,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("words", [["list"], ["show", "soap"], ["info"], ["memory", "--model", "20k", "--optimizer", "muon"], ["--version"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [["list"], ["show", "soap"], ["info"], ["memory", "--model", "20k", "--optimizer", "muon"], ["--version"]],
+    ids=" ".join,
+)
 def test_what_the_library_has_is_shown(folder: Path, words: list[str]) -> None:
     ended = steepest(folder, *words)
     assert ended.returncode == 0 and ended.stdout, ended.stderr
