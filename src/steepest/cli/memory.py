@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,7 +139,7 @@ def plans(args: argparse.Namespace, model: Model, how: str, size: int | None) ->
         extra = (f"left of {args.fits}",) if size is not None else ()
         print(heading(found[0], args))
         print(table(("optimizer", *(f"{name} {as_.unit}" for name in names), *extra), rows))
-        print("\n".join(["", *refused, *notes(found[0])]))
+        print("\n".join(["", *refused, *notes(found)]))
     return drawn(args, [(plan.optimizer, plan) for plan in found], size)
 
 
@@ -177,7 +178,7 @@ def fitting(args: argparse.Namespace, model: Model, how: str, size: int) -> int:
     tried = (
         "configurations: constructor's defaults, each variant, each option that decides on state, one at a time"
     )
-    print("\n".join(["", *refused, counted, tried, *notes(first)]))
+    print("\n".join(["", *refused, counted, tried, *notes([fit.smallest for fit in planned if fit.smallest])]))
     return drawn(args, [(named(fit), fit.smallest) for fit in planned if fit.smallest], size)
 
 
@@ -205,22 +206,21 @@ def verdict(plan: Memory, size: int) -> str:
 
 
 def heading(plan: Memory, args: argparse.Namespace) -> str:
+    from steepest.planning.accounting import name_of
+
     elements = sum(part.elements for part in plan.parts)
-    how = plan.accounting.told()
+    how, kind = plan.accounting.told(), ", ".join(dict.fromkeys(name_of(part.dtype) for part in plan.parts))
     told = f"counted with {how}" if how else "as steepest allocates it"
-    return f"{plan.model}: {elements:,} weights in {args.dtype}, {told}" + (
-        ", recipes of a race" if args.recipe else ""
-    )
+    return f"{plan.model}: {elements:,} weights in {kind}, {told}" + (", recipes of a race" if args.recipe else "")
 
 
-def notes(plan: Memory) -> list[str]:
-    from steepest.planning.plan import NOT_IN
+def notes(plans: Sequence[Memory]) -> list[str]:
+    from steepest.planning.plan import NOT_IN, state_types
 
-    own = (
-        ["state is kept in float32 at least, gradients in the weights' type"] if not plan.accounting.told() else []
-    )
+    as_ = plans[0].accounting
+    own = [] if as_.told() else [f"gradients in the weights' type, {state_types(plans)}"]
     buffers = ["buffers: what the default engine keeps on a GPU to run small weights together"]
-    return [*own, *(buffers if plan.accounting.buffers else []), f"not in it: {NOT_IN}"]
+    return [*own, *(buffers if as_.buffers else []), f"not in it: {NOT_IN}"]
 
 
 def drawn(args: argparse.Namespace, shown: list[tuple[str, Memory]], size: int | None) -> int:

@@ -208,7 +208,7 @@ class Memory:
         lines = [
             f"{self.optimizer} on {self.model}, {kinds} weights: {as_.shown(self.total)} {as_.unit}",
             f"as counted with {how}; steepest allocates {as_.shown(plain.total)} {as_.unit}" if how else
-            "as steepest allocates it: gradients in the weights' type, state in float32 at least",
+            f"as steepest allocates it: gradients in the weights' type, {state_types([self])}",
             "",
             *ruled(rows),
             "",
@@ -261,6 +261,12 @@ def memory(
     if isinstance(built, Optimizer):
         return _of_optimizer(built, found.name, label, as_)
     return _of_foreign(built, found, label, as_)
+
+
+def state_types(plans: Iterable[Memory]) -> str:
+    """In which types state is allocated: ``state in float32``."""
+    kinds = {name_of(held.dtype) for plan in plans for part in plan.parts for held in part.state}
+    return f"state in {', '.join(sorted(kinds))}" if kinds else "no state"
 
 
 def legible(plans: list[Memory]) -> list[Memory]:
