@@ -5,12 +5,16 @@ all, and ``<optimizer>/<variant>.json`` with the hyperparameters, beside ``<vari
 ``param/<ttt>/<tensor>`` after step ttt and what the rule must be fed, ``extra/...``. Where the JSON tells a loss,
 the gradients are its own (``losses.py``), ``extra/loss`` is its value before each step, and a Hessian estimate
 that is not recorded is made from its probe, ``extra/z/<ttt>/<tensor>``.
+
+Beside them lie tables, values of pure functions: ``<what>/<variant>.json`` with the ``keys`` of the arrays in
+``<variant>.npz``. Each key whose function is known here (``TABLES``) is computed and compared.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -30,6 +34,7 @@ from steepest.faces import face
 from steepest.losses import Loss, loss_of
 from steepest.optimizer import Optimizer
 from steepest.registry import rule_of_trajectory
+from steepest.schedules import Schedule, named
 
 # The shared inputs' tensors; "matrix" are hidden matrices.
 ROLES = {"square": "matrix", "tall": "matrix", "wide": "matrix", "embed": "embed", "head": "head", "bias": "bias"}
@@ -37,11 +42,11 @@ ROLES = {"square": "matrix", "tall": "matrix", "wide": "matrix", "embed": "embed
 
 @dataclass(frozen=True)
 class Verdict:
-    """One trajectory under one engine.
+    """One trajectory under one engine, or one key of a table, which no engine runs.
 
     ``error``: the largest distance from the trajectory over all tensors and stored steps, in units of the
-    tensor's total movement; None if it was not replayed, or not a number. ``tolerance`` is None for a file that
-    cannot be read.
+    tensor's total movement, of a table's key in units of its largest value; None if it was not replayed, or not a
+    number. ``tolerance`` is None for a file that cannot be read.
     """
 
     optimizer: str
@@ -60,43 +65,59 @@ def verify(
     engine: str = "loop",
     progress: Callable[[Verdict], None] | None = None,
 ) -> list[Verdict]:
-    """Replay every trajectory under ``folder``.
+    """Replay every trajectory and compare every known table under ``folder``.
 
     Args:
-        only: an optimizer, or optimizer/variant.
+        only: an optimizer, or optimizer/variant; a table's folder, or folder/key.
         engine: one engine's name, or "all".
 
-    Raises: BadInput if the folder holds no trajectory, UnknownName for an engine or an ``only`` not there.
+    Raises: BadInput if the folder holds neither, UnknownName for an engine or an ``only`` not there.
     """
     engines = list(ENGINES) if engine == "all" else [engine]
     if engine != "all" and engine not in ENGINES:
         raise UnknownName.among("engine", engine, [*ENGINES, "all"])
-    found = trajectories(folder)
+    found, tables = _pairs(folder)
+    if not found + tables:
+        raise BadInput(f"{folder} holds no trajectory: expected OPTIMIZER/VARIANT.json beside VARIANT.npz")
+    names = {f"{f.parent.name}/{f.stem}": f for f in found}
+    keys = {f"{t.parent.name}/{key}": (t, key) for t in tables for key in _keys(t)}
     if only is not None:
-        chosen = [f for f in found if only in (f.parent.name, f"{f.parent.name}/{f.stem}")]
-        if not chosen:
-            names = {f.parent.name for f in found} | {f"{f.parent.name}/{f.stem}" for f in found}
-            raise UnknownName.among("trajectory", only, names)
-        found = chosen
-    inputs = _load(folder / "inputs.npz")
+        names = {name: f for name, f in names.items() if only in (f.parent.name, name)}
+        keys = {name: pair for name, pair in keys.items() if only in (pair[0].parent.name, name)}
+        if not names and not keys:
+            known = {f"{f.parent.name}/{f.stem}" for f in found} | {f.parent.name for f in found + tables}
+            raise UnknownName.among("trajectory", only, known)
     verdicts = []
-    for path in found:
+
+    def say(verdict: Verdict) -> None:
+        verdicts.append(verdict)
+        if progress is not None:
+            progress(verdict)
+
+    inputs = _load(folder / "inputs.npz") if names else {}
+    for path in names.values():
         for name in engines:
-            verdicts.append(one(path, inputs, name))
-            if progress is not None:
-                progress(verdicts[-1])
+            say(one(path, inputs, name))
+    for path, key in keys.values():
+        say(compared(path, key))
     return verdicts
 
 
 def trajectories(folder: Path) -> list[Path]:
     """The JSON files of the trajectories under a folder; tables and other files are passed over."""
-    if not folder.is_dir():
-        raise BadInput(f"no folder {folder}: give the folder that holds inputs.npz and OPTIMIZER/VARIANT.json")
-    pairs = [p for p in sorted(folder.glob("*/*.json")) if p.with_suffix(".npz").exists()]
-    found = [p for p in pairs if _is_trajectory(p)]
+    found, _ = _pairs(folder)
     if not found:
         raise BadInput(f"{folder} holds no trajectory: expected OPTIMIZER/VARIANT.json beside VARIANT.npz")
     return found
+
+
+def _pairs(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The JSON files of trajectories, and those of tables that can be computed."""
+    if not folder.is_dir():
+        raise BadInput(f"no folder {folder}: give the folder that holds inputs.npz and OPTIMIZER/VARIANT.json")
+    pairs = [p for p in sorted(folder.glob("*/*.json")) if p.with_suffix(".npz").exists()]
+    tables = [p for p in pairs if p.parent.name in TABLES and not _is_trajectory(p)]
+    return [p for p in pairs if _is_trajectory(p)], tables
 
 
 def one(path: Path, inputs: Mapping[str, np.ndarray], engine: str) -> Verdict:
@@ -137,6 +158,51 @@ def one(path: Path, inputs: Mapping[str, np.ndarray], engine: str) -> Verdict:
     if tolerance is None or not far <= tolerance:  # also for nan
         return verdict("fail", f"{'not a number' if math.isnan(far) else f'{far:.1e}'} at {where}", far)
     return verdict("pass", "", far)
+
+
+def _schedule(key: str, told: Mapping[str, Any], table: np.ndarray) -> np.ndarray | None:
+    """The factors of a learning-rate schedule, one for each step of the run."""
+    warmup = re.search(r"_W(\d+)$", told["variant"])
+    made = schedule_of(key, len(table), int(warmup[1]) if warmup else 0)
+    return None if made is None else np.array([made(t) for t in range(len(table))])
+
+
+TABLES: dict[str, Callable[[str, Mapping[str, Any], np.ndarray], np.ndarray | None]] = {"schedules": _schedule}
+"""What computes a table's key, by the table's folder: from the key, the table's JSON and the recorded array, which
+gives no more than its shape; None for a key that is not known."""
+
+
+def compared(path: Path, key: str) -> Verdict:
+    """One key of a table, computed here and held against what is recorded."""
+    tolerance: float | None = None
+
+    def verdict(status: str, reason: str = "", error: float | None = None) -> Verdict:
+        return Verdict(path.parent.name, key, "", error, tolerance, status, reason)
+
+    try:
+        told, table = json.loads(path.read_text()), _load(path.with_suffix(".npz"))[key]
+        tolerance = float(told["rtol_suggested"])
+        made = TABLES[path.parent.name](key, told, table)
+    except (ValueError, KeyError, TypeError, CorruptFile) as error:
+        return verdict("fail", f"damaged table {path.name}: {type(error).__name__}: {error}")
+    except SteepestError as error:
+        return verdict("not implemented", str(error))
+    if made is None:
+        return verdict("not implemented", f"nothing here is known as {key!r}")
+    gaps = np.abs(made - table) / (np.abs(table).max(initial=0.0) or 1.0)
+    worst = int(gaps.argmax()) if gaps.size else 0
+    far = float(gaps.max(initial=0.0))
+    if not far <= tolerance:
+        return verdict("fail", f"{far:.1e} at entry {worst}", far if math.isfinite(far) else None)
+    return verdict("pass", "", far)
+
+
+def _keys(table: Path) -> list[str]:
+    """The keys of a table; those of a damaged one are its name, so that it is told."""
+    try:
+        return list(json.loads(table.read_text())["keys"])
+    except (ValueError, KeyError, TypeError, OSError):
+        return [table.stem]
 
 
 def distance(
@@ -257,3 +323,54 @@ def _load(path: Path) -> dict[str, np.ndarray]:
             return {key: archive[key] for key in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
         raise CorruptFile(f"{path} is damaged ({error}): copy it again") from error
+
+
+def schedule_of(key: str, total: int, warmup: int) -> Schedule | None:
+    """The schedule that a key of a table means (``hf_wsd_1-sqrt_w10_d20``); None if unknown.
+
+    warmup: of the table, for keys that do not say it.
+    """
+    for pattern, read in _SCHEDULES:
+        if found := re.fullmatch(pattern, key):
+            name, own, settings = read(total, *found.groups())
+            return named(name, total, warmup if own is None else own, **settings)
+    return None
+
+
+_Read = Callable[..., tuple[str, float | None, dict[str, Any]]]
+_HF, _EPFML = {"start": 0.0}, {"start": 0.01}
+_COOLDOWNS = {"linear": "", "1-sqrt": "-sqrt", "miror_cosine": "-mirror-cosine", "exp": "-exponential"}
+
+
+def _wsd(kind: str) -> str:
+    return f"wsd{_COOLDOWNS.get(kind, f'-{kind}')}"
+
+
+_SCHEDULES: tuple[tuple[str, _Read], ...] = (
+    ("(linear|cosine|rex)", lambda T, name: (name, 0, {})),
+    ("rex_ivanvassi_port", lambda T: ("rex-port", 0, {})),
+    ("exponential_g([.0-9]+)", lambda T, g: ("exponential", 0, {"final": float(g) ** T})),
+    (
+        "step((?:_[0-9]+)+)",
+        lambda T, at: ("step", 0, {"milestones": tuple(int(n) / 100 for n in at[1:].split("_"))}),
+    ),
+    ("onecycle_cos_pct([.0-9]+)", lambda T, share: ("one-cycle", float(share) * T, {})),
+    ("onecycle_linear_pct([.0-9]+)", lambda T, share: ("one-cycle-linear", float(share) * T, {})),
+    ("hf_(linear|cosine)_warmup([0-9]+)", lambda T, name, W: (name, int(W), _HF)),
+    (
+        "hf_cosine_min([.0-9]+)_warmup([0-9]+)",
+        lambda T, low, W: ("cosine", int(W), _HF | {"minimum": float(low)}),
+    ),
+    ("hf_inverse_sqrt_warmup([0-9]+)", lambda T, W: ("inverse-sqrt", int(W), _HF)),
+    (
+        "hf_polynomial_p([.0-9]+)_warmup([0-9]+)",
+        lambda T, p, W: ("polynomial", int(W), _HF | {"power": float(p), "minimum": 1e-7}),
+    ),
+    ("hf_wsd_(.+)_w([0-9]+)_d([0-9]+)", lambda T, kind, W, D: (_wsd(kind), int(W), _HF | {"decay": int(D) / T})),
+    (
+        "epfml_wsd_(.+)_w([0-9]+)_d([.0-9]+)",
+        lambda T, kind, W, d: (_wsd(kind), int(W), _EPFML | {"decay": int(float(d) * T) / T}),
+    ),
+    ("epfml_cos_inf", lambda T: ("cosine-inf", None, _EPFML)),
+)
+"""Patterns of keys; in these tables transformers' polynomial ends at 1e-7, epfml's cosine 20 % before the end."""

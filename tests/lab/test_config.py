@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import textwrap
 import tomllib
@@ -20,12 +21,14 @@ from steepest.lab.config import (
     OptimizerConfig,
     RunConfig,
     ScheduleConfig,
-    merged,
     plan,
 )
 from steepest.lab.corpus import CorpusConfig
 from steepest.lab.model import non_embedding
 from steepest.lab.presets import MODELS
+from steepest.lab.record import canonical
+from steepest.lab.settings import merged
+from steepest.schedules import named
 
 MANIFEST = {"identity": "0" * 64, "vocab_size": 256}
 
@@ -231,6 +234,72 @@ def test_the_identity_does_not_change_with_anything_else(other: RunConfig) -> No
 def test_the_identity_changes_with_the_decay_of_a_schedule_that_has_one() -> None:
     one, other = (replace(BASE, schedule=ScheduleConfig("wsd", decay=decay)) for decay in (0.2, 0.5))
     assert one.identity(MANIFEST) != other.identity(MANIFEST)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "identity"),
+    [
+        (ScheduleConfig(), "18a8f1013e47b68c"),
+        (ScheduleConfig("linear", warmup=0.0, minimum=0.1), "3219490b5eabc615"),
+        (ScheduleConfig("wsd", freeze=2), "1e1da77faf88a80b"),
+    ],
+    ids=["cosine", "linear", "wsd"],
+)
+def test_what_is_new_in_schedules_left_the_identity_of_old_runs_alone(
+    schedule: ScheduleConfig, identity: str
+) -> None:
+    """Fingerprints of what the first version wrote, so that finished runs are found again."""
+    told = schedule.determines(100)
+    assert hashlib.sha256(canonical(told).encode()).hexdigest()[:16] == identity
+
+
+def test_any_setting_of_a_schedule_is_a_key_of_its_table(tmp_path: Path) -> None:
+    config = RunConfig.from_mapping(
+        merged({"schedule": "rex"}, ["schedule.d=0", "schedule.sampling=[0.5, 0.75]", "schedule.start=0"])
+    )
+    assert config.schedule.options == {"d": 0.0, "sampling": (0.5, 0.75), "start": 0.0}
+    assert RunConfig.from_mapping(json.loads(json.dumps(config.to_mapping()))) == config
+    planned = plan(replace(config, tokens=204_800), MANIFEST)
+    expected = named("rex", 100, 10, d=0.0, sampling=(0.5, 0.75), start=0)
+    assert [planned.factor(t + 1) for t in range(100)] == [expected(t) for t in range(100)]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"name": "cosine", "power": 3}, "'schedule.power'"),
+        ({"name": "rex", "warmpu": 3}, "did you mean 'schedule.warmup'"),
+        ({"name": "rex", "d": 1}, "schedule.d=1: it must be below 1"),
+        ({"name": "step", "milestones": 3}, "schedule.milestones=3"),
+        ({"name": "rex", "over": "rset"}, "did you mean 'rest'"),
+    ],
+)
+def test_a_setting_that_a_schedule_does_not_take_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(SteepestError, match=message):
+        RunConfig.from_mapping({"schedule": values})
+
+
+def test_a_schedules_own_minimum_holds_unless_another_is_given() -> None:
+    assert ScheduleConfig("cosine-inf").over(100)(99) == pytest.approx(0.1)
+    assert ScheduleConfig("cosine-inf", minimum=0.0).over(100)(99) == 0.0
+    assert ScheduleConfig("inverse-sqrt", options={"timescale": 0.2}).over(100)(50) == pytest.approx(
+        (20 / (20 + 40)) ** 0.5
+    )
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        ScheduleConfig("rex", options={"d": 0.5}),
+        ScheduleConfig("rex", minimum=0.0),
+        ScheduleConfig("rex", options={"sampling": 1, "start": None, "floor": "rescale"}),
+    ],
+)
+def test_what_a_schedule_would_do_anyway_is_no_other_run(same: ScheduleConfig) -> None:
+    base, other = (replace(BASE, schedule=schedule) for schedule in (ScheduleConfig("rex"), same))
+    assert other.identity(MANIFEST) == base.identity(MANIFEST)
+    changed = replace(BASE, schedule=ScheduleConfig("rex", options={"d": 0.4}))
+    assert changed.identity(MANIFEST) != base.identity(MANIFEST)
 
 
 def test_the_identity_changes_with_the_corpus_and_its_vocabulary() -> None:

@@ -116,7 +116,8 @@ def _race(args: argparse.Namespace, model: str) -> Race:
 
 def _base(args: argparse.Namespace, model: str, more: list[str]) -> RunConfig:
     """The settings that all runs share."""
-    from steepest.lab.config import RunConfig, merged
+    from steepest.lab.config import RunConfig
+    from steepest.lab.settings import merged
 
     values: dict[str, Any] = {}
     settings.put_flags(values, args)

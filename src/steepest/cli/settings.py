@@ -32,7 +32,7 @@ def configure(parser: argparse.ArgumentParser, *, seed: str, sets: str) -> None:
     add("--tokenizer", help="bpe:SIZE, bytes, a tokenizer.json, hf:NAME (bpe:1024)")
     add("--batch", help="sequences per step (16)")
     add("--seq", help="predictions per sequence (128)")
-    add("--schedule", help="cosine, linear, wsd, wsd-sqrt, constant (cosine)")
+    add("--schedule", metavar="NAME", help="cosine, linear, rex, step, one-cycle, wsd-sqrt, ... (cosine)")
     add("--device", help="cpu, cuda, ... (cpu)")
     add("--seed", help=seed)
     add("--set", metavar="KEY=VALUE", action="append", default=[], help=sets)
@@ -40,7 +40,7 @@ def configure(parser: argparse.ArgumentParser, *, seed: str, sets: str) -> None:
 
 def put_flags(values: dict[str, Any], args: argparse.Namespace) -> None:
     """Puts the flags that the verb has and that were given over ``values``."""
-    from steepest.lab.config import literal, put
+    from steepest.lab.settings import literal, put
 
     for flag in FLAGS:
         given = getattr(args, flag, None)

@@ -79,7 +79,8 @@ def _config(args: argparse.Namespace) -> RunConfig:
 
     ``--optimizer`` and ``--model`` replace the file's whole table: a rate belongs to its optimizer.
     """
-    from steepest.lab.config import RunConfig, merged, read_toml
+    from steepest.lab.config import RunConfig
+    from steepest.lab.settings import merged, read_toml
 
     values = read_toml(args.config) if args.config else {}
     settings.put_flags(values, args)

@@ -22,6 +22,7 @@ A file of ``steepest train``; everything may be left out:
     [schedule]
     name = "wsd"
     warmup = 0.05
+    start = 0.01                     # any setting of it, docs/schedules.md lists them
 
     [evaluation]
     every = 100
@@ -32,14 +33,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-import tomllib
-import types
 import typing
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from steepest import estimates
 from steepest.core.errors import BadInput, UnknownName
@@ -49,21 +48,17 @@ from steepest.lab.corpus import CorpusConfig
 from steepest.lab.model import ModelConfig, non_embedding
 from steepest.lab.presets import preset
 from steepest.lab.record import canonical
-from steepest.schedules import SCHEDULES, factor
+from steepest.lab.settings import SHORT, build, fit, merged, read_toml
+from steepest.schedules import SCHEDULES, Schedule, checked_options, known_options, named
 
 if TYPE_CHECKING:
     from steepest.registry import Contender
-
-T = TypeVar("T")
 
 VERSION = 1
 """Semantic version of the training loop's numbers: raised when the same configuration gives other weights."""
 
 DETERMINING = ("batch", "seq", "accumulation", "clip", "divergence", "precision", "compile", "seed")
 """The plain fields of a configuration that the numbers depend on as they stand."""
-
-SHORT = {"optimizer": "spec", "model": "preset"}
-"""Tables that a text stands for: their main key."""
 
 TOKENS_PER_WEIGHT = 20
 """Tokens per non-embedding weight at ratio 1: Chinchilla (arXiv 2203.15556) as both studies count it."""
@@ -103,39 +98,65 @@ class ModelChoice:
                 raise BadInput(f"model.vocab={self.fields[name]}: the corpus's tokenizer sets it; leave it out")
             if name not in known:
                 raise UnknownName.among("setting", f"model.{name}", [f"model.{k}" for k in known])
-        values = {name: _fit(value, hints[name], f"model.{name}") for name, value in self.fields.items()}
+        values = {name: fit(value, hints[name], f"model.{name}") for name, value in self.fields.items()}
         return dataclasses.replace(preset(self.preset), **values, vocab=vocab)
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """See ``steepest.schedules``. warmup: below 1 a share of the steps, from 1 on a number of steps. freeze: steps
-    at zero before all others, which the run's tokens must pay for."""
+    """See ``steepest.schedules``. warmup: below 1 a share of the steps, from 1 on a number of steps; a timescale
+    among the options is read alike. minimum: None is the schedule's own. decay: of the wsd schedules. freeze:
+    steps at zero before all others, which the run's tokens must pay for. options: what else the schedule takes."""
 
     name: str = "cosine"
     warmup: float = 0.1
-    minimum: float = 0.0
+    minimum: float | None = None
     decay: float = 0.2
     freeze: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.name not in SCHEDULES:
-            raise UnknownName.among("schedule", self.name, SCHEDULES)
         if not (math.isfinite(self.warmup) and self.warmup >= 0):
             raise BadInput(
                 f"schedule.warmup={self.warmup}: give a share of the steps below 1, or a number of steps"
             )
+        known = known_options(self.name)
+        fields = [f"schedule.{f.name}" for f in dataclasses.fields(self) if f.name != "options"]
+        for key in self.options:
+            if key not in known:
+                raise UnknownName.among("setting", f"schedule.{key}", [*fields, *(f"schedule.{k}" for k in known)])
+        object.__setattr__(self, "options", checked_options(self.name, self.options))
 
     def warmup_steps(self, steps: int) -> int:
         """The warm-up of a run of ``steps`` steps."""
         moving = max(0, steps - self.freeze)
         return round(self.warmup * moving) if self.warmup < 1 else round(self.warmup)
 
+    def over(self, steps: int) -> Schedule:
+        """The schedule of a run of ``steps`` steps. Raises: BadInput for one that is impossible."""
+        own = dict(self.options)
+        if own.get("timescale", 1) < 1:
+            own["timescale"] *= max(1, steps - self.freeze)
+        own |= {"minimum": self.minimum, "decay": self.decay, "freeze": self.freeze}
+        return named(self.name, steps, self.warmup_steps(steps), **own)
+
     def determines(self, steps: int) -> dict[str, Any]:
-        """What of it the factors depend on: the decay is of wsd alone."""
-        told = {"name": self.name, "warmup": self.warmup_steps(steps), "minimum": self.minimum}
-        told |= {"decay": self.decay} if self.name.startswith("wsd") else {}
+        """What of it the factors depend on: no decay where none is, no option that is as it would be anyway."""
+        of, known = SCHEDULES[self.name], known_options(self.name)
+        minimum = of.sets.get("minimum", 0.0) if self.minimum is None else self.minimum
+        told = {"name": self.name, "warmup": self.warmup_steps(steps), "minimum": minimum}
+        told |= {"decay": self.decay} if "decay" in of.sets else {}
+        told |= {"version": of.version} if of.version > 1 else {}
+        told |= {key: value for key, value in self.options.items() if value != known[key]}
         return told | ({"freeze": self.freeze} if self.freeze else {})
+
+    def told(self) -> dict[str, Any]:
+        """As it is written, without what says nothing here."""
+        whole = dataclasses.asdict(self)
+        del whole["options"]
+        if "decay" not in SCHEDULES[self.name].sets:
+            del whole["decay"]
+        return whole | {"minimum": self.determines(1)["minimum"]} | self.options
 
 
 @dataclass(frozen=True)
@@ -240,12 +261,14 @@ class RunConfig:
     def from_mapping(cls, values: Mapping[str, Any]) -> RunConfig:
         """From nested tables as TOML has them; ``model = "50k"`` and ``optimizer = "muon"`` are tables, too.
 
-        In [optimizer] every key but spec and lr is a hyperparameter, in [model] all but preset are fields.
+        In [optimizer] every key but spec and lr is a hyperparameter, in [model] all but preset are fields, in
+        [schedule] what is no field is an option of the schedule that is named.
         """
         values = dict(values)
         for name, rest, own in (
             ("optimizer", "hyperparameters", ("spec", "lr", "hyperparameters")),
             ("model", "fields", ("preset", "fields")),
+            ("schedule", "options", tuple(f.name for f in dataclasses.fields(ScheduleConfig))),
         ):
             table = values.get(name, {})
             if isinstance(table, str):
@@ -299,9 +322,11 @@ class Plan:
 
     def factor(self, step: int) -> float:
         """Factor of every initial learning rate at ``step``, counted from 1."""
-        s = self.config.schedule
-        shape = {"minimum": s.minimum, "decay": s.decay}
-        return factor(s.name, step - 1, self.steps, self.warmup, **shape, freeze=s.freeze)
+        return self._schedule(step - 1)
+
+    @cached_property
+    def _schedule(self) -> Schedule:
+        return self.config.schedule.over(self.steps)
 
 
 def plan(config: RunConfig, corpus_manifest: Mapping[str, Any]) -> Plan:
@@ -336,97 +361,6 @@ def plan(config: RunConfig, corpus_manifest: Mapping[str, Any]) -> Plan:
     made = Plan(config, contender, lr, model, steps, warmup, evaluations, determines)
     made.factor(1)  # an impossible schedule is refused before anything is written
     return made
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file; one-line errors for a missing or malformed one."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        hint = "check the path, or name an optimizer with --optimizer"
-        raise BadInput(f"configuration {path} does not exist: {hint}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise BadInput(f"configuration {path} cannot be read: {error}") from error
-
-
-def merged(values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
-    """``values`` with settings such as ``schedule.name=wsd`` or ``batch=32`` put over them."""
-    result = _copied(values)
-    for setting in settings:
-        path, equals, text = setting.partition("=")
-        if not (equals and path.strip()):
-            raise BadInput(f"setting {setting!r}: write key=value, such as schedule.name=wsd")
-        put(result, path.strip(), literal(text))
-    return result
-
-
-def put(values: dict[str, Any], path: str, value: Any) -> None:
-    """Sets ``values`` at a dotted path such as ``optimizer.lr``; of tokens and ratio the later one counts."""
-    table = values
-    *outer, name = path.split(".")
-    for key in outer:
-        inner = table.setdefault(key, {})
-        if isinstance(inner, str) and key in SHORT and table is values:
-            inner = table[key] = {SHORT[key]: inner}
-        if not isinstance(inner, dict):
-            raise BadInput(f"setting {path}: {key} is {inner!r}, not a table")
-        table = inner
-    table[name] = value
-    if path in ("tokens", "ratio"):
-        values.pop("ratio" if path == "tokens" else "tokens", None)
-
-
-def literal(text: str) -> Any:
-    """A flag's text as TOML reads it (numbers, true, lists); what is no TOML is a number or a plain text."""
-    with suppress(tomllib.TOMLDecodeError):
-        return tomllib.loads(f"value = {text}")["value"]
-    with suppress(ValueError):
-        return float(text)  # .02, which TOML wants as 0.02
-    return text
-
-
-def _copied(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _copied(item) if isinstance(item, Mapping) else item for key, item in values.items()}
-
-
-def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
-    """A configuration dataclass from a table; an unknown key is answered with the nearest one."""
-    hints = typing.get_type_hints(cls)
-    known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    for key in values:
-        if key not in known:
-            raise UnknownName.among("setting", where + key, [where + name for name in known])
-    return cls(**{key: _fit(value, hints[key], where + key) for key, value in values.items()})
-
-
-def _fit(value: Any, kind: Any, name: str) -> Any:
-    """``value`` as the annotation ``kind`` wants it: 1 for 1.0, 1e6 for 1000000, a table for a dataclass."""
-    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
-        for option in typing.get_args(kind):
-            with suppress(BadInput):
-                return _fit(value, option, name)
-        kind = typing.get_args(kind)[0]  # the error speaks of the first
-    if typing.get_origin(kind) is Literal:
-        if value in typing.get_args(kind):
-            return value
-        raise UnknownName.among(name, str(value), map(str, typing.get_args(kind)))
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        if isinstance(value, Mapping):
-            return build(kind, value, f"{name}.")
-    elif kind in (int, float):
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if number and (kind is float or value % 1 == 0):
-            return kind(value)
-    elif typing.get_origin(kind) is tuple and isinstance(value, list | tuple):
-        return tuple(value)
-    elif isinstance(value, typing.get_origin(kind) or kind):
-        return value
-    raise BadInput(f"{name}={value!r}: it must be {_words(kind)}")
-
-
-def _words(kind: Any) -> str:
-    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-    return words.get(kind, "a table" if dataclasses.is_dataclass(kind) else f"a {getattr(kind, '__name__', kind)}")
 
 
 def _at_least(name: str, value: int, least: int) -> None:

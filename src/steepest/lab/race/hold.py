@@ -159,7 +159,7 @@ def _told(race: Race, corpus: Corpus, passes: float, workers: int, command: str)
             "batch": base.batch,
             "seq": base.seq,
             "steps": race.tokens // (base.batch * base.seq),
-            "schedule": dataclasses.asdict(base.schedule),
+            "schedule": base.schedule.told(),
             "clip": base.clip,
             "seeds": list(race.seeds),
             "law_seeds": race.law_seeds,
@@ -172,7 +172,7 @@ def _told(race: Race, corpus: Corpus, passes: float, workers: int, command: str)
             "shared": {
                 "model": base.model.preset,
                 "vocabulary": corpus.vocab_size,
-                "schedule": dataclasses.asdict(base.schedule),
+                "schedule": base.schedule.told(),
                 "estimate": dataclasses.asdict(base.estimate),
                 **{name: getattr(base, name) for name in kept},
             },

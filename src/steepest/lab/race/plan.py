@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from steepest.core.errors import BadInput, UnknownName
 from steepest.lab.analysis.law import POINTS
-from steepest.lab.config import OptimizerConfig, RunConfig, literal, plan, put
+from steepest.lab.config import OptimizerConfig, RunConfig, plan
 from steepest.lab.model import Decoder, ModelConfig, non_embedding
 from steepest.lab.presets import preset
 from steepest.lab.race.tune import Rule
+from steepest.lab.settings import literal, put
 
 if TYPE_CHECKING:
     from steepest.lab.corpus import Corpus
