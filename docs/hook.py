@@ -41,6 +41,7 @@ def navigation(places: list[str]) -> list[Any]:
         {"Optimizers": ["optimizers/index.md", *named]},
         {"Memory": "memory.md"},
         {"Robustness": "robustness.md"},
+        {"Schedules": "schedules.md"},
         {"Recipes": ["recipes/index.md", *recipes]},
         {"Reference": [{"Public names": "api.md"}, {"Command line": "cli.md"}]},
         {"Decisions": ["decisions/README.md", *below("decisions")]},

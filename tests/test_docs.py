@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from generate import PLACES, filled, makers, measured, memory, optimizer
+from generate import PLACES, filled, makers, measured, memory, optimizer, schedules
 from generate.text import prose
 
 import steepest
 from steepest.cli import VERBS
 from steepest.core.rule import Rule, hyperparameters
 from steepest.registry import rules
+from steepest.schedules import SCHEDULES, known_options
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -101,7 +102,7 @@ def test_a_rule_of_ones_own_gets_its_page_too() -> None:
 @pytest.mark.parametrize("place", WRITTEN)
 def test_every_table_that_a_written_page_asks_for_is_made(place: str) -> None:
     text = (DOCS / place).read_text()
-    asked = re.findall(r"<!-- table: (\w+) -->", text)
+    asked = re.findall(r"<!-- table: ([\w-]+) -->", text)
     assert set(asked) <= set(PLACES)
     assert "<!-- table" not in filled(text)
 
@@ -111,6 +112,29 @@ def test_the_record_of_robustness_is_of_a_rule_and_has_its_figure(name: str) -> 
     found = json.loads((ROOT / "benchmarks" / "results" / "robustness.json").read_text())["rules"][name]
     assert name in rules() and found["finite"]
     assert "gradient × 100" in (DOCS / "robustness" / f"{name}.svg").read_text()
+
+
+def test_the_pictures_of_the_schedules_are_those_that_the_schedules_make() -> None:
+    made = schedules.files()
+    assert {path.name: path.read_text() for path in (DOCS / "schedules").iterdir()} == made, (
+        "cd docs && python -m generate"
+    )
+    page = (DOCS / "schedules.md").read_text()
+    assert all(f"(schedules/{name})" in page for name in made)
+
+
+def test_the_page_of_the_schedules_names_each_with_its_settings() -> None:
+    page = filled((DOCS / "schedules.md").read_text())
+    for name in SCHEDULES:
+        assert f"| `{name}` |" in page
+        for option in known_options(name):
+            assert f"`{option}" in page
+
+
+def test_the_example_on_the_page_of_the_schedules_runs() -> None:
+    example = re.search(r"```python\n(.*?)```", (DOCS / "schedules.md").read_text(), re.S)
+    assert example is not None
+    exec(example[1], {})
 
 
 def test_the_site_builds_with_every_link_leading_somewhere(tmp_path: Path) -> None:
