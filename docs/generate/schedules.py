@@ -108,7 +108,7 @@ def quadratic_table(_: Any) -> list[str]:
 
 @dataclass(frozen=True)
 class Picture:
-    """Lines by their names, over the steps ``first`` to ``last``. form: line, stairs, or points for single steps."""
+    """Lines by their names over steps ``first`` to ``last``. form: line, stairs, or points for single steps."""
 
     title: str
     curves: dict[str, Schedule]

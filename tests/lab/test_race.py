@@ -14,6 +14,7 @@ import pytest
 
 from steepest.cli import main
 from steepest.core.errors import BadInput, SteepestError, UnknownName
+from steepest.lab.analysis.spikes import scores
 from steepest.lab.cluster.local import Job, Outcome
 from steepest.lab.config import RunConfig
 from steepest.lab.corpus import Corpus
@@ -139,6 +140,24 @@ def test_known_speedups_are_told_and_everything_is_stated() -> None:
     assert told["law"]["exponent"] == pytest.approx(0.35, abs=0.1)
     assert told["law"]["tuning"]["runs"] == 6
     assert json.loads(json.dumps(told, allow_nan=False)) == told
+
+
+def test_spikes_are_means_over_the_final_runs_and_divergence_counts_all_runs() -> None:
+    def spiky(trial: Trial) -> Result:
+        if trial.optimizer == "muon" and trial.purpose == TUNE and trial.lr > 0.05:
+            return Result("run", "diverged", None, None, 1.0, "loss is nan", spikes=scores([]))
+        rows = [{"loss": 3.0 + 0.01 * (-1) ** t, "gradient_norm": 1.0 + 0.01 * (-1) ** t} for t in range(200)]
+        if trial.purpose == FINAL and trial.seed == race.seeds[0]:
+            rows[150]["loss"] = 9.0
+        return replace(finished(trial), spikes=scores(rows))
+
+    race = make(["muon"], BASE, seeds=4)
+    told = evidence(run_known(race, spiky)[0], calibration(race))
+    found = told["results"]["muon"]["spikes"]
+    assert (found["runs"], found["loss"]["spike_score"]) == (4, pytest.approx(0.5 / 4))
+    assert found["gradient_norm"]["spike_score"] == 0.0
+    assert found["of"] > found["diverged"] >= 1
+    assert max(run["loss_spike_score"] or 0 for run in told["runs"]) == 0.5
 
 
 def test_one_seed_gives_losses_and_no_verdict() -> None:
@@ -305,6 +324,9 @@ def test_a_race_on_real_runs_fills_the_whole_file(tiny_race: Race, tiny_corpus: 
         assert 0 < result["step"]["optimizer_share"] < 1
         assert result["routing"][0]["parameter"]
         assert "lr" not in told["untuned"]["per_optimizer"][name]
+        assert result["spikes"]["runs"] == 2
+        assert result["spikes"]["of"] == sum(run["optimizer"] == name for run in told["runs"])
+        assert result["spikes"]["loss"] == dict.fromkeys(("spike_score", "above_median", "z_spikes"))
     assert told["results"]["adamw"]["state_bytes_per_weight"] == pytest.approx(8, rel=0.01)
     assert told["results"]["lion"]["state_bytes_per_weight"] == pytest.approx(4, rel=0.01)
     assert [c["tokens"][-1] for c in told["curves"] if c["final"]] == [tiny_race.tokens] * 4

@@ -91,6 +91,8 @@ CASES = {
     "no law": without_law,
     "twelve": crowd,
     "empty-handed": empty_handed,
+    "before spikes": lambda race: [result.pop("spikes") for result in race["results"].values()],
+    "too short for spikes": lambda race: race["results"]["muon"]["spikes"]["loss"].update(spike_score=None),
     "one budget": lambda race: race["law"].update(points=race["law"]["points"][:1], band=[]),
     "one learning rate": lambda race: race["results"]["muon"]["lr"].update(
         points=race["results"]["muon"]["lr"]["points"][2:3]
@@ -169,6 +171,22 @@ def test_names_cannot_become_markup(race):
     assert outline.tags.count("script") == 1
     assert "b" in outline.tags and 'alert("1")' in "".join(outline.words)
     assert outline.tags.count("b") == 2 * len(race["optimizers"])  # the table's verdicts, the routing's names
+
+
+def test_the_page_tells_spikes_in_a_table_or_why_there_are_none(race, tmp_path):
+    outline = Outline(page.html(race))
+    words = " ".join("".join(outline.words).split())
+    assert "Lion 0.13 % 26 104 2.2 % 391 " in words
+    export.write(race, tmp_path)
+    lion = next(row for row in table_of(tmp_path / "table.csv") if row["optimizer"] == "lion")
+    assert (lion["loss_spike_score"], lion["gradient_norm_z_spikes"]) == ("0.13", "390.6")
+    for result in race["results"].values():
+        del result["spikes"]
+    words = " ".join("".join(Outline(page.html(race)).words).split())
+    assert "written before spikes were scored" in words and "leaps of 7 σ" not in words
+    race["results"]["muon"]["spikes"] = {"runs": 3}
+    with pytest.raises(CorruptFile, match=r"results\.muon\.spikes\.loss is missing"):
+        page.html(race)
 
 
 def test_content_policy_allows_just_the_page_s_own_script_and_style(race):

@@ -22,11 +22,13 @@ from steepest.core.errors import BadInput, CorruptFile, SteepestError, UnknownNa
 from steepest.engines import why_not_compiled
 from steepest.lab import checkpoint, record
 from steepest.lab import corpus as corpora
+from steepest.lab.analysis.spikes import scores
 from steepest.lab.batches import batch
 from steepest.lab.config import CheckpointConfig, EvaluationConfig, OptimizerConfig, RunConfig, ScheduleConfig
 from steepest.lab.corpus import Corpus
 from steepest.lab.mirrors import mirror
 from steepest.lab.train import Progress, RunResult, load_model, sample_text, train
+from steepest.schedules import named
 
 EVERY_STEP = CheckpointConfig(0.0)
 
@@ -228,6 +230,32 @@ def test_a_finished_run_is_returned_and_not_trained_again(
     again = train(tiny_config, runs, corpus=tiny_corpus)
     assert again == replace(first, present=True)
     assert {path: path.read_bytes() for path in first.folder.iterdir() if path.name != "lock"} == before
+
+
+def test_the_result_scores_the_spikes_of_its_rows_and_an_old_one_is_scored_when_it_is_read(
+    tiny_corpus: Corpus, tiny_config: RunConfig, runs: Path
+) -> None:
+    config = replace(tiny_config, tokens=tiny_config.batch * tiny_config.seq * 120)
+    first = train(config, runs, corpus=tiny_corpus)
+    rows = record.read_rows(first.folder)
+    result = record.read_result(first.folder)
+    assert result is not None
+    assert result["spikes"] == first.spikes == scores(rows)
+    assert first.spikes["gradient_norm"]["spike_score"] is not None and first.spikes["diverged"] is False
+    del result["spikes"]
+    record.write_result(first.folder, result)
+    assert train(config, runs, corpus=tiny_corpus).spikes == first.spikes
+
+
+def test_a_profile_that_is_read_seldom_moves_every_step_of_training(
+    tiny_corpus: Corpus, tiny_config: RunConfig, runs: Path
+) -> None:
+    schedule = ScheduleConfig("rex", warmup=2.0, options={"sampling": 3, "start": 0.0})
+    result = train(replace(tiny_config, schedule=schedule), runs, corpus=tiny_corpus)
+    expected = named("rex", result.steps, 2, sampling=3, start=0.0)
+    rates = [row["lr"] for row in record.read_rows(result.folder)]
+    assert rates == pytest.approx([result.lr * expected(t) for t in range(result.steps)])
+    assert rates[0] == 0.0
 
 
 def test_the_header_says_all_that_made_the_run(tiny_corpus: Corpus, tiny_config: RunConfig, runs: Path) -> None:
@@ -541,6 +569,7 @@ def test_the_command_trains_goes_on_and_prints_json(
     printed = capsys.readouterr().out
     assert "a finished run is not trained again" in printed
     assert f"validation {told['val_loss']:.4f} nats/token" in printed
+    assert "spikes: the run is too short to say" in printed and told["spikes"]["loss"]["spike_score"] is None
     assert f"record: {planned['record']}" in printed
 
 
@@ -551,6 +580,9 @@ def test_the_command_says_that_a_run_diverged_and_exits_1(
     status = main(["train", *words.split(), "--corpus", str(tiny_corpus.path), "--out", str(tmp_path)])
     assert status == 1
     assert "diverged: loss" in capsys.readouterr().out
+    (folder,) = record.list_runs(tmp_path)
+    result = record.read_result(folder)
+    assert result is not None and result["spikes"]["diverged"] is True
 
 
 @pytest.mark.parametrize("words", ["--lr nan", "--tokens 0", "--optimizer muno", "--set batchh=3", "nothing.toml"])

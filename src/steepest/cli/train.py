@@ -118,6 +118,7 @@ def _ending(result: RunResult) -> dict[str, Any]:
         "optimizer_seconds": result.optimizer_seconds,
         "estimate_seconds": result.estimate_seconds,
         "tokens_per_second": result.tokens / max(result.seconds, 1e-9),
+        "spikes": result.spikes,
     }
 
 
@@ -142,9 +143,19 @@ def _print(facts: dict[str, Any], as_json: bool) -> None:
             print(f"validation {f['val_loss']:.4f} nats/token, {f['val_bits_per_byte']:.4f} bits/byte")
         else:
             print(f"diverged: {f['reason']}; a smaller lr or a longer warm-up may help")
+        print(_spikes(f["spikes"]))
     print(f"record: {f['record']}")
     if "sample" in f:
         print(f"\n{f['sample']}")
+
+
+def _spikes(found: dict[str, Any]) -> str:
+    """``spikes: loss 0.25 %, gradient norm 0.75 % of the steps ...``."""
+    shares = {"loss": found["loss"]["spike_score"], "gradient norm": found["gradient_norm"]["spike_score"]}
+    if None in shares.values():
+        return "spikes: the run is too short to say"
+    told = ", ".join(f"{what} {share:.3g} %" for what, share in shares.items())
+    return f"spikes: {told} of the steps, 7 sigma from the mean of those before"
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Replay recorded trajectories of the authors' code through the public classes.
+"""Replay recorded trajectories of the authors' code through the public classes; compute recorded tables again.
 
 Exit status: 0 all pass, 1 something fails (with --strict also if something is not implemented), 2 nothing to
 replay.
@@ -16,7 +16,10 @@ SUMMARY = "replay recorded trajectories of the authors' code"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "folder", type=Path, metavar="DIR", help="holds inputs.npz and OPTIMIZER/VARIANT.json, .npz"
+        "folder",
+        type=Path,
+        metavar="DIR",
+        help="holds inputs.npz and OPTIMIZER/VARIANT.json, .npz; tables, such as schedules/*.json, too",
     )
     parser.add_argument("--only", metavar="OPTIMIZER[/VARIANT]", help="replay only these")
     parser.add_argument("--engine", default="loop", metavar="NAME|all", help="engine to run under (default: loop)")

@@ -21,7 +21,8 @@ evaluation_seconds        time in evaluation so far
 
 Columns that end in ``seconds`` are times; every other column is the same bits in every repetition. A number
 that is not finite is stored as null, so that every reader sees a numeric column; ``reason`` in
-``result.json`` says which number it was.
+``result.json`` says which number it was. Its ``spikes`` score the loss and the gradient norm of the rows, see
+``lab/analysis/spikes.py``; records from before have none, and the same rows give them.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 
 from steepest.core.errors import BadInput, CorruptFile
 from steepest.lab import checkpoint, record, runtime
+from steepest.lab.analysis.spikes import scores
 from steepest.lab.batches import batch, validation_batches
 from steepest.lab.config import Plan, RunConfig, plan
 from steepest.lab.corpus import Corpus
@@ -46,7 +47,8 @@ class Progress:
 class RunResult:
     """How a run ended; ``result.json`` holds the same. Losses are nats/token, None for a diverged run.
 
-    seconds: training without evaluation. ``present`` says that the run was finished before this call.
+    seconds: training without evaluation. spikes: as ``lab/analysis/spikes.py`` scores the rows, also those of a
+    record from before scores were kept. ``present`` says that the run was finished before this call.
     """
 
     folder: Path
@@ -65,6 +67,7 @@ class RunResult:
     optimizer_seconds: float
     evaluation_seconds: float
     estimate_seconds: float = 0.0
+    spikes: dict[str, Any] = field(default_factory=dict)
     present: bool = False
 
 
@@ -103,6 +106,8 @@ def train(
     folder = make_folder(Path(runs) / planned.identity[:16])
     with locked(folder, notice):
         if (finished := record.read_result(folder)) is not None:
+            if "spikes" not in finished:
+                finished["spikes"] = scores(record.read_rows(folder), config.divergence)
             return _result(folder, finished, present=True)
         with (
             runtime.reproducible(device, config.seed, threads),
@@ -332,6 +337,7 @@ class _Run:
             "val_loss": last["val_loss"] if reason is None else None,
             "val_bits_per_byte": last["val_bits_per_byte"] if reason is None else None,
             **{name: last[name] for name in _TIMES},
+            "spikes": scores(self.rows, self.plan.config.divergence),
         }
         record.write_result(self.folder, result)
         (self.folder / checkpoint.PREVIOUS).unlink(missing_ok=True)

@@ -32,7 +32,8 @@ class Result:
     """How a trial ended. status: "finished", "diverged" or "failed"; loss in nats/token, None unless finished.
 
     seconds: training and evaluation, whenever they were spent; present: it was finished before this race asked.
-    tokens and losses: the validation losses along the way.
+    tokens and losses: the validation losses along the way. spikes: as ``lab/analysis/spikes.py`` scores the rows;
+    empty for a trial that failed.
     """
 
     run: str
@@ -44,6 +45,7 @@ class Result:
     present: bool = False
     tokens: tuple[int, ...] = ()
     losses: tuple[float, ...] = ()
+    spikes: dict[str, Any] = field(default_factory=dict, hash=False)
 
 
 Results = dict[Trial, Result]
@@ -78,6 +80,7 @@ def train_trial(
         present=done.present,
         tokens=tuple(row["tokens"] for row in rows),
         losses=tuple(row["val_loss"] for row in rows),
+        spikes=done.spikes,
     )
 
 

@@ -24,6 +24,7 @@ from steepest.lab.analysis.interval import (
 )
 from steepest.lab.analysis.law import Law, fit
 from steepest.lab.analysis.quantile import student_t
+from steepest.lab.analysis.spikes import SCORED
 from steepest.lab.analysis.verdict import BASELINE, REFUSED, Verdict, rank_flips, verdict
 from steepest.lab.race.plan import ENDING, FINAL, LAW, TUNE, Race, Trial
 from steepest.lab.race.protocol import Course, Result, tuned_so_far
@@ -64,6 +65,7 @@ def evidence(course: Course, calibration: Mapping[str, Any]) -> dict[str, Any]:
             "tuning": _spent(course.trials(name, TUNE)),
             "lr": _lr(course.tuned.get(name) or tuned_so_far(course, name), course.trials(name, TUNE)),
             "final": _final(course.trials(name, FINAL), noise),
+            "spikes": _spikes(course, name),
             "speedup_tokens": _ratio(in_tokens),
             "speedup_seconds": _ratio(in_seconds),
             "speedup_flops": _ratio(_in_flops(in_tokens, step)),
@@ -226,6 +228,17 @@ def _final(trials: Mapping[Trial, Result], noise: Noise | None) -> dict[str, Any
     }
 
 
+def _spikes(course: Course, name: str) -> dict[str, Any]:
+    """Each score as the mean over the final runs that have one; how many of all its runs diverged."""
+    finals = [result.spikes for result in course.trials(name, FINAL).values() if result.spikes]
+    told: dict[str, Any] = {"runs": len(finals)}
+    for series, scores in SCORED.items():
+        found = {key: [run[series][key] for run in finals if run[series][key] is not None] for key in scores}
+        told[series] = {key: float(np.mean(values)) if values else None for key, values in found.items()}
+    ended = [result.status for trial, result in course.results.items() if trial.optimizer == name]
+    return told | {"diverged": ended.count("diverged"), "of": len(ended)}
+
+
 def _ratio(interval: Interval) -> dict[str, Any]:
     told = {"value": interval.value, "low": interval.low, "high": interval.high, "level": interval.level}
     if interval.value is None:
@@ -338,6 +351,7 @@ def _run(trial: Trial, result: Result) -> dict[str, Any]:
         "seconds": result.seconds,
         "purpose": trial.purpose,
         "reason": result.reason,
+        **{f"{series}_spike_score": result.spikes.get(series, {}).get("spike_score") for series in SCORED},
     }
 
 

@@ -59,6 +59,7 @@ def html(race: dict[str, Any], race_file: Path | str = "race.json") -> str:
         table=[_verdict(race, row) for row in say.cells(race)],
         table_csv=_link("text/csv", export.csv_text(rows)),
         figures=[_figure(race, figure, race_file, Markup) for figure in figures(race)],
+        spikes=[_verdict(race, row) for row in say.spikes(race)],
         redraw=export.redraw(race_file),
         fixed=[
             (race["results"].get(name, {"label": name})["label"], _plain(values))

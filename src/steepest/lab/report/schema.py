@@ -29,9 +29,24 @@ class Each:
         self.shape, self.keyed = shape, keyed
 
 
+class Since:
+    """The key may be missing, in races from before it was written; otherwise its value looks like ``shape``."""
+
+    def __init__(self, shape: Any) -> None:
+        self.shape = shape
+
+
 NUMBER = (int, float)
 RATIO = Maybe({"value": Maybe(NUMBER), "low": Maybe(NUMBER), "high": Maybe(NUMBER)})
 INTERVAL = {"tokens": NUMBER, "loss": NUMBER, "low": Maybe(NUMBER), "high": Maybe(NUMBER)}
+
+SPIKES = {
+    "runs": NUMBER,
+    "loss": {"spike_score": Maybe(NUMBER), "above_median": Maybe(NUMBER), "z_spikes": Maybe(NUMBER)},
+    "gradient_norm": {"spike_score": Maybe(NUMBER), "z_spikes": Maybe(NUMBER)},
+    "diverged": NUMBER,
+    "of": NUMBER,
+}
 
 RESULT = {
     "label": str,
@@ -51,6 +66,7 @@ RESULT = {
             "bits_per_byte": Maybe(NUMBER),
         }
     ),
+    "spikes": Since(SPIKES),
     "speedup_tokens": RATIO,
     "speedup_seconds": RATIO,
     "step": Maybe({"seconds": Maybe(NUMBER), "optimizer_share": Maybe(NUMBER), "relative": Maybe(NUMBER)}),
@@ -141,7 +157,9 @@ def checked(race: Any, name: str = "race.json") -> dict[str, Any]:
 
 
 def _faults(value: Any, shape: Any, where: str) -> Iterator[str]:
-    if isinstance(shape, Maybe):
+    if isinstance(shape, Since):
+        yield from _faults(value, shape.shape, where)
+    elif isinstance(shape, Maybe):
         if value is not None:
             yield from _faults(value, shape.shape, where)
     elif isinstance(shape, Each):
@@ -162,7 +180,7 @@ def _faults(value: Any, shape: Any, where: str) -> Iterator[str]:
             inner = f"{where}.{key}".lstrip(".")
             if key in value:
                 yield from _faults(value[key], item, inner)
-            else:
+            elif not isinstance(item, Since):
                 yield f"{inner} is missing"
     elif not isinstance(value, shape) or (shape is NUMBER and isinstance(value, bool)):
         kinds = " or ".join(kind.__name__ for kind in shape) if isinstance(shape, tuple) else shape.__name__

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from steepest.lab.analysis.spikes import SCORED
+
 NOTHING = "–"
 
 
@@ -270,6 +272,7 @@ def rows(race: dict[str, Any]) -> list[dict[str, Any]]:
                 "speedup_seconds_low": in_time.get("low"),
                 "speedup_seconds_high": in_time.get("high"),
                 **_in_flops(result),
+                **_spikes(result),
                 "best_lr": result["lr"]["best"],
                 "bracketed": result["lr"]["bracketed"],
                 "edge": result["lr"]["edge"],
@@ -293,6 +296,31 @@ def _in_flops(result: dict[str, Any]) -> dict[str, Any]:
     return {
         f"speedup_flops{end}": stated.get(key) for end, key in (("", "value"), ("_low", "low"), ("_high", "high"))
     }
+
+
+def _spikes(result: dict[str, Any]) -> dict[str, Any]:
+    """Nothing in races from before spikes were scored."""
+    found = result.get("spikes") or {}
+    return {
+        f"{series}_{score}": found.get(series, {}).get(score)
+        for series, scores in SCORED.items()
+        for score in scores
+    }
+
+
+def spikes(race: dict[str, Any]) -> list[dict[str, str]]:
+    """The table of spikes in words; empty where none were scored."""
+    table = []
+    for name in ranking(race):
+        found = race["results"][name].get("spikes")
+        if found is None:
+            continue
+        row = {"optimizer": name, "label": race["results"][name]["label"], "runs": f"{found['runs']:g}"}
+        for key, value in _spikes(race["results"][name]).items():
+            unit = "\N{NO-BREAK SPACE}%" if key.endswith("spike_score") else ""
+            row[key] = NOTHING if value is None else f"{value:.2g}{unit}" if value < 100 else f"{value:.0f}{unit}"
+        table.append(row | {"diverged": f"{found['diverged']:g} of {found['of']:g}"})
+    return table
 
 
 def bracket(result: dict[str, Any]) -> str:
