@@ -98,6 +98,7 @@ def gradient_spikes(gradients: np.ndarray, threshold: float = 50.0) -> int:
 
     The mean is over all steps given; SPAM takes the first 1000. An entry that is zero throughout has no spike. No
     entry exceeds its mean by more than the number of steps: fewer than ``threshold`` have no spike.
+    Training does not count them: each entry's mean over all steps must be known before its first can be judged.
     """
     sizes = np.abs(np.asarray(gradients, dtype=float))
     return int(np.count_nonzero(sizes > threshold * sizes.mean(0))) if len(sizes) else 0
