@@ -15,7 +15,9 @@ from torch import Tensor
 
 from steepest.core.job import NO_GRAD, Engine, Moment, Piece, Run
 from steepest.core.layout import Layout
+from steepest.core.lowbit import LowBit
 from steepest.core.rule import Rule, Step, working_dtype
+from steepest.engines.lowbit import opened
 
 State = dict[str, Tensor]
 Cut = Callable[[Tensor], list[Tensor]]
@@ -36,7 +38,9 @@ class Arrangement:
         state: Mapping[Tensor, State],
         layouts: Mapping[Tensor, Layout],
         indices: Mapping[Tensor, int],
+        form: LowBit | None = None,
     ) -> None:
+        self.form = form
         self.members, self.turns = members, rule.turns
         self.facts = facts(members)
         self.plain: list[tuple[Piece, Tensor]] = []
@@ -110,7 +114,8 @@ class Arrangement:
                 step = Step(moment.phase, moment.corrections)
                 for piece in pieces:
                     working = working_dtype(piece.weight.dtype)
-                    yield rule.contribution(piece.grad.to(working), piece.weight.to(working), step, piece.state)
+                    state = opened(rule, piece, self.form)
+                    yield rule.contribution(piece.grad.to(working), piece.weight.to(working), step, state)
 
     @contextmanager
     def _gradients(self) -> Iterator[None]:

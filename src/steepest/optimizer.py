@@ -9,17 +9,21 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from steepest.arrangement import Arrangement, is_dtensor, local, pieces_of
+from steepest.arrangement import Arrangement, local, pieces_of
 from steepest.checkpoints import fitting, matched, owned
 from steepest.core.errors import BadInput, RoutingError, UnsupportedTensor
 from steepest.core.layout import Layout
+from steepest.core.lowbit import LowBit, format_of
 from steepest.core.naming import HIDDEN, Family, Named, named_of
 from steepest.core.rule import Ask, Rule, defaults, hyperparameters, variant_of, working_dtype
 from steepest.engines import engine as engine_of
+from steepest.engines import low_bit
+from steepest.engines.lowbit import close, opened
 from steepest.heads import by_head_dim, with_head_dims
 from steepest.routing import Route, Routing, check, check_patterns, check_roles, layout_of, role_of
 from steepest.rules.adamw import AdamW
 from steepest.settings import known, merged, roles_merged
+from steepest.storage import allocated, converted
 
 Params = nn.Module | Iterable[Any]
 
@@ -38,6 +42,8 @@ class Optimizer(torch.optim.Optimizer):
         roles: parameter name or pattern to role, where the inferred role is wrong.
         layouts: parameter name or pattern to layout, for fused or stacked weights (see core/layout.py).
         undecayed: roles whose weights are not decayed, such as ("embed", "norm", "bias").
+        state: how state lies in memory: "full", "8bit", "4bit", or a :class:`steepest.core.lowbit.LowBit` (or its
+            fields) with a block size of one's own.
         engine: "loop", "batched", "compiled" or "auto".
         hyperparameters: the rule's own, by name.
 
@@ -66,6 +72,7 @@ class Optimizer(torch.optim.Optimizer):
         roles: Mapping[str, str] | None = None,
         layouts: Mapping[str, Layout | str | Mapping[str, int]] | None = None,
         undecayed: Iterable[str] = (),
+        state: str | LowBit | Mapping[str, Any] | None = None,
         engine: str = "auto",
         **hyper: Any,
     ) -> None:
@@ -84,6 +91,7 @@ class Optimizer(torch.optim.Optimizer):
         self._roles, self._layouts = dict(roles or {}), dict(layouts or {})
         self._undecayed = tuple(undecayed)
         check_roles((*self._roles.values(), *self._undecayed))
+        self._form = format_of(state)
         self._engine = engine
         engine_of(engine)
         self._layout: dict[Tensor, Layout] = {}
@@ -267,8 +275,7 @@ class Optimizer(torch.optim.Optimizer):
                 for piece, _ in pieces_of(p, measured[p], rule, self.state[p], self._layout[p]):
                     working = working_dtype(piece.weight.dtype)
                     x, w = piece.grad.to(working), piece.weight.to(working)
-                    for name, value in rule.observe(ask.kind, x, w, piece.state).items():
-                        piece.state[name].copy_(value)
+                    close(rule, piece, rule.observe(ask.kind, x, w, opened(rule, piece, self._form)), self._form)
         left = tuple(owed for owed in self.owed() if owed != ask)
         if self._late:
             self._late = left
@@ -290,9 +297,8 @@ class Optimizer(torch.optim.Optimizer):
                     )
                 if not self.state[p]:
                     self._allocate(p, rule)
-            found = Arrangement(
-                engine_of(self._engine), rule, members, self.state, self._layout, self.first_pieces()
-            )
+            engine = engine_of(self._engine) if self._form is None else low_bit(self._engine, self._form)
+            found = Arrangement(engine, rule, members, self.state, self._layout, self.first_pieces(), self._form)
             self._arranged[index] = found
             self._held = []
         return found
@@ -306,17 +312,7 @@ class Optimizer(torch.optim.Optimizer):
         return firsts
 
     def _allocate(self, p: Tensor, rule: Rule) -> None:
-        """All state of a weight, from the start: a checkpoint has the same keys before the first step as after."""
-        state: dict[str, Tensor] = {"step": torch.zeros((), dtype=torch.float32)}
-        whole = local(p.detach())
-        for part, view in (self._layout[p].parts(whole) if rule.scope == "matrix" else {"": whole}).items():
-            for name, slot in rule.slots(tuple(view.shape)).items():
-                key, dtype = f"{name}.{part}" if part else name, slot.dtype or working_dtype(p.dtype)
-                if is_dtensor(p):  # only element rules get here with a shard: their slots have the weight's shape
-                    state[key] = torch.zeros_like(p.detach(), dtype=dtype)
-                else:
-                    state[key] = torch.zeros(slot.shape, dtype=dtype, device=p.device)
-        self.state[p] = state
+        self.state[p] = allocated(p, rule, self._layout[p], self._form)
 
     def _label(self, p: Tensor) -> str:
         return self._routes[p][0].parameter
@@ -335,6 +331,8 @@ class Optimizer(torch.optim.Optimizer):
         for group in packed["param_groups"]:
             for key in ("lr", "peak_lr"):
                 group[key] = float(group[key])
+            if self._form is not None:
+                group["state_format"] = self._form.told()
         return packed
 
     @torch._disable_dynamo
@@ -361,10 +359,13 @@ class Optimizer(torch.optim.Optimizer):
                 raise BadInput(f"group {index} was saved by {saved['rule']!r}, not by {group['rule']!r}")
             for p, key in matched(index, group, saved):
                 if key in state_dict["state"]:
-                    new[p] = fitting(self._label(p), p, self.state[p], state_dict["state"][key])
+                    theirs, form = state_dict["state"][key], format_of(saved.get("state_format"))
+                    if form != self._form:
+                        theirs = converted(theirs, p, self.rule_of(group), self._layout[p], form, self._form)
+                    new[p] = fitting(self._label(p), p, self.state[p], theirs)
         for group, saved in zip(self.param_groups, saved_groups, strict=True):
             for key, value in saved.items():
-                if key in ("params", "param_names"):
+                if key in ("params", "param_names", "state_format"):
                     continue
                 if key in ("lr", "peak_lr") and isinstance(group.get(key), Tensor):
                     group[key].fill_(float(value))
@@ -386,6 +387,7 @@ class Optimizer(torch.optim.Optimizer):
             "_layouts",
             "_undecayed",
             "_engine",
+            "_form",
             "_layout",
             "_routes",
             "_modules",

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from steepest.core.errors import BadInput, UnknownName
+from steepest.core.lowbit import format_of
 from steepest.core.rule import Rule, defaults, hyperparameters, text, variant_of
 from steepest.faces import face
 from steepest.optimizer import Optimizer, Params
@@ -208,6 +209,8 @@ class Contender:
         companion = merged(self.rule.companion or {}, own.get("companion", {}), values.pop("companion", {}))
         by_role = roles_merged(self.rule, self.rule.by_role, own.get("by_role", {}), values.pop("by_role", {}))
         extras = {k: values.pop(k) for k in _FACE if k in values}
+        form = format_of(extras.pop("state", None))
+        extras |= {"state": form.told()} if form is not None else {}
         full |= known(self.rule, values)
         told: dict[str, Any] = {"rule": self.rule.name(), "version": self.rule.version}
         told |= {k: v for k, v in extras.items() if v} | self._text()
@@ -313,7 +316,7 @@ def _of_rule(spec: str, rule: type[Rule], options: dict[str, Any], source: str) 
     return Contender(spec, face(rule), tuple(grid), dict(_jsonable(recipe)), rule.recipe_source, source, options)
 
 
-_FACE = ("variant", "companion", "by_role", "undecayed", "roles", "layouts")
+_FACE = ("variant", "companion", "by_role", "undecayed", "roles", "layouts", "state")
 
 
 def tables_merged(

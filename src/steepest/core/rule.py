@@ -103,10 +103,15 @@ def choice(
 
 @dataclass(frozen=True)
 class Slot:
-    """One tensor of state. ``dtype`` None: the working type, which is float32 for weights of less."""
+    """One tensor of state.
+
+    ``dtype`` None: the working type, which is float32 for weights of less. ``signed``: False where it holds no
+    negative number, such as a mean of squares, so that codes of few bits need no sign.
+    """
 
     shape: tuple[int, ...]
     dtype: torch.dtype | None = None
+    signed: bool = True
 
 
 Random = Literal["uniform", "normal", "rademacher"]

@@ -7,11 +7,13 @@ import shutil
 import warnings
 
 from steepest.core.errors import BadInput, BuildFailed, SlowEngine, UnknownName
-from steepest.core.job import Engine, Piece, Run
+from steepest.core.job import Engine, Moment, Piece, Run
+from steepest.core.lowbit import LowBit
 from steepest.core.rule import Rule
 from steepest.engines.batched import batched
 from steepest.engines.compiled import compiled
 from steepest.engines.loop import loop
+from steepest.engines.lowbit import names_of, opening
 from steepest.engines.native import Inexpressible, native, why_not_native
 from steepest.engines.units import on_cpu
 
@@ -43,6 +45,42 @@ def engine(name: str) -> Engine:
     if name == "compiled" and (missing := why_not_compiled()):
         raise BadInput(f"engine 'compiled' cannot run here: {missing}; use engine='batched'")
     return auto if name == "auto" else ENGINES[name]
+
+
+def low_bit(name: str, form: LowBit) -> Engine:
+    """The engine of that name for state in codes; pieces whose state is full run as ever.
+
+    On a CPU, element rules run in kernels that open, update and close each block in one pass; other rules, and
+    the loop, open a unit's state, run the text, and close it.
+    """
+    inner = engine(name)
+
+    def run_of(rule: Rule, pieces: list[Piece]) -> Run:
+        low = [piece for piece in pieces if names_of(piece)]
+        full = [piece for piece in pieces if not names_of(piece)]
+        runs = [inner(rule, full)] if full else []
+        runs += [in_codes(name, rule, low, form)] if low else []
+
+        def run(moment: Moment) -> None:
+            for one in runs:
+                one(moment)
+
+        return run
+
+    return run_of
+
+
+def in_codes(name: str, rule: Rule, pieces: list[Piece], form: LowBit) -> Run:
+    if name in ("auto", "compiled") and rule.scope == "element" and on_cpu(pieces):
+        try:
+            return native(rule, pieces, form)
+        except Inexpressible:
+            pass
+        except BuildFailed as missing:
+            if name == "compiled":
+                raise
+            say_slow(str(missing))
+    return opening(rule, pieces, form)
 
 
 def settled(name: str) -> str:

@@ -179,7 +179,7 @@ class Adafactor(Rule):
             return slots
         if len(shape) < 2 or self.second_moment == "full":
             one = len(shape) == 1 and self.vectors == "scalar"
-            return slots | {"variance": Slot((1,) if one else shape)}
+            return slots | {"variance": Slot((1,) if one else shape, signed=False)}
         slots["row_var"] = Slot((*shape[:-1], 1))
         if self.second_moment == "factored":
             slots["col_var"] = Slot((*shape[:-2], 1, shape[-1]))

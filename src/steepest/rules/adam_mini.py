@@ -116,7 +116,7 @@ class AdamMini(Rule):
 
     def slots(self, shape: tuple[int, ...]) -> dict[str, Slot]:
         if self.blocks == "element":
-            return {"exp_avg": Slot(shape), "exp_avg_sq": Slot(shape)}
+            return {"exp_avg": Slot(shape), "exp_avg_sq": Slot(shape, signed=False)}
         count = shape[-2] // self.block_rows(shape) if len(shape) > 1 else 1
         return {"exp_avg": Slot(shape), "exp_avg_sq": Slot((*shape[:-2], count, 1))}
 

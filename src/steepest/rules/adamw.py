@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steepest.core import lowbit
 from steepest.core.rule import DECAYS, Decay, Rule, Slot, Step, choice, number
 from steepest.linalg.adam import adam_direction, bias_corrections, ema
 
@@ -70,7 +71,7 @@ class AdamW(Rule):
 
     def slots(self, shape: tuple[int, ...]) -> dict[str, Slot]:
         names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")[: 3 if self.amsgrad else 2]
-        return {name: Slot(shape) for name in names}
+        return {name: Slot(shape, signed="_sq" not in name) for name in names}
 
     def corrections(self, t: int) -> dict[str, float]:
         return bias_corrections(self.betas, t) if self.correct_bias else {"bias1": 1.0, "root_bias2": 1.0}
@@ -87,7 +88,15 @@ class AdamW(Rule):
         return adam_direction(m, v, step.bias1, step.root_bias2, self.eps, self.eps_form), new
 
     @classmethod
+    def replays(cls, told: Mapping[str, Any]) -> bool:
+        return told["optimizer"] in ("adamw", "adam8bit")
+
+    @classmethod
     def of_trajectory(cls, told: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
         h = dict(told["hyperparameters"])
+        if told["optimizer"] == "adam8bit":  # on a GPU the moved weight shrinks
+            form = lowbit.of_trajectory(told)
+            own = {name: h[name] for name in ("lr", "betas", "eps", "weight_decay")}
+            return {**own, "decay": "after" if form.keep_sign else "before", "state": form}
         betas = (h.pop("beta1"), h.pop("beta2"))
         return {"betas": betas, "decay": "before" if h.pop("decoupled") else "coupled", **h}

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steepest.core import lowbit
 from steepest.core.rule import DECAYS, Decay, Rule, Slot, Step, choice, number
 from steepest.linalg.adam import ema
 
@@ -62,7 +63,14 @@ class Lion(Rule):
         return torch.sign(ema(m, g, beta1)), {"exp_avg": ema(m, g, beta2)}
 
     @classmethod
+    def replays(cls, told: Mapping[str, Any]) -> bool:
+        return told["optimizer"] in ("lion", "lion8bit")
+
+    @classmethod
     def of_trajectory(cls, told: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
         h = dict(told["hyperparameters"])
+        if told["optimizer"] == "lion8bit":
+            own = {name: h[name] for name in ("lr", "betas", "weight_decay")}
+            return {**own, "state": lowbit.of_trajectory(told)}
         h.pop("eps", None)  # always null: Lion has none
         return {"betas": (h.pop("beta1"), h.pop("beta2")), **h}

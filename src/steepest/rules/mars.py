@@ -134,7 +134,7 @@ class MARS(Rule):
         names = ["exp_avg"] if telescopes else ["exp_avg", "previous_grad"]
         if squared:
             names += ["exp_avg_sq", "max_exp_avg_sq"] if self.amsgrad else ["exp_avg_sq"]
-        return {name: Slot(shape) for name in names}
+        return {name: Slot(shape, signed="_sq" not in name) for name in names}
 
     def corrections(self, t: int) -> dict[str, float]:
         beta1 = self.betas[0]

@@ -81,7 +81,7 @@ class NAdamW(Rule):
     momentum_decay: float = number(4e-3, "pace at which mu nears beta1 (dozat-schedule)")
 
     def slots(self, shape: tuple[int, ...]) -> dict[str, Slot]:
-        return {"exp_avg": Slot(shape), "exp_avg_sq": Slot(shape)}
+        return {"exp_avg": Slot(shape), "exp_avg_sq": Slot(shape, signed=False)}
 
     def corrections(self, t: int) -> dict[str, float]:
         beta1 = self.betas[0]

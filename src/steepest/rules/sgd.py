@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from steepest.core import lowbit
 from steepest.core.errors import BadInput
 from steepest.core.rule import DECAYS, Decay, Rule, Slot, Step, choice, number
 
@@ -72,6 +73,13 @@ class SGD(Rule):
         return u, {"momentum_buffer": b}
 
     @classmethod
+    def replays(cls, told: Mapping[str, Any]) -> bool:
+        return told["optimizer"] in ("sgd", "sgdm8bit")
+
+    @classmethod
     def of_trajectory(cls, told: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
         h = dict(told["hyperparameters"])
+        if told["optimizer"] == "sgdm8bit":
+            own = {name: h[name] for name in ("lr", "momentum", "weight_decay")}
+            return {**own, "decay": "coupled", "state": lowbit.of_trajectory(told)}
         return {"decay": "before" if h.pop("decoupled") else "coupled", **h}

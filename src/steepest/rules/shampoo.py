@@ -164,7 +164,7 @@ class Shampoo(Rule):
         if self.betas[0] != 0:
             slots["exp_avg"] = Slot(shape)
         if self.grafting in ("adagrad", "rmsprop", "adam"):
-            slots["exp_avg_sq"] = Slot(shape)
+            slots["exp_avg_sq"] = Slot(shape, signed=False)
         if self.momentum != 0:
             slots["momentum_buffer"] = Slot(shape)
         n, *sizes = block_shape(shape if len(shape) > 1 else (1, *(shape or (1,))), self.block_size)

@@ -128,7 +128,7 @@ class SOAP(Rule):
         sides = self.sides(shape)
         if self.block_size is not None:
             shape = (*shape[:-2], *block_shape((1, 1, *shape)[-2:], self.cuts(sides)))
-        slots = {"exp_avg": Slot(shape), "exp_avg_sq": Slot(shape)}
+        slots = {"exp_avg": Slot(shape), "exp_avg_sq": Slot(shape, signed=False)}
         for side in sides:
             size = shape[SIDES[side]]
             slots[f"GG_{side}"] = slots[f"Q_{side}"] = Slot((*shape[:-2], size, size))

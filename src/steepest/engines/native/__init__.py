@@ -18,9 +18,11 @@ import torch
 
 from steepest.core.errors import BuildFailed
 from steepest.core.job import Moment, Piece, Run
+from steepest.core.lowbit import LowBit
 from steepest.core.rule import Rule, working_dtype
 from steepest.engines.draws import seed_of
 from steepest.engines.loop import loop
+from steepest.engines.lowbit import names_of, opening
 from steepest.engines.native.build import compiler, library
 from steepest.engines.native.cpp import source
 from steepest.engines.native.program import Inexpressible, Program, Types
@@ -84,11 +86,11 @@ def text_of(rule: Rule, t: int = 2, dtype: torch.dtype = torch.float32) -> str:
     return source(rule, phase, traced(rule, phase, rule.corrections(t), types))
 
 
-def native(rule: Rule, pieces: list[Piece]) -> Run:
+def native(rule: Rule, pieces: list[Piece], form: LowBit | None = None) -> Run:
     """Arranges the pieces for kernels, of which each phase has its own, made when it first comes.
 
     Pieces whose gradient, weight and state lie in memory in one dense order run where they are, all in one call;
-    another runs alone, through contiguous copies.
+    another runs alone, through contiguous copies. ``form`` is that of state in codes.
 
     Raises: BuildFailed; Inexpressible for a text that is not pointwise, and for pieces that no kernel can run (a
     GPU's, sparse, state of another shape than the weight). A phase whose text is no kernel runs in the loop.
@@ -97,14 +99,12 @@ def native(rule: Rule, pieces: list[Piece]) -> Run:
     for piece in pieces:
         check(rule, piece)
         if piece.weight.numel():
-            types = Types(
-                piece.grad.dtype, piece.weight.dtype, tuple((n, s.dtype) for n, s in piece.state.items())
-            )
+            types = types_of(rule, piece, form)
             groups.setdefault(types, ([], []))[order_of(rule, piece) is None].append(piece)
     for types in groups:  # what is wrong with the text or the compiler shows before the first step
         kernel_of(rule, rule.phase(2), [*rule.corrections(2), *rule.totals], types)
     tables = [Table(rule, types, direct) for types, (direct, _) in groups.items() if direct]
-    reference = loop(rule, pieces)
+    reference = loop(rule, pieces) if form is None else opening(rule, pieces, form)
     strays = [(types, piece) for types, (_, others) in groups.items() for piece in others]
 
     def run(moment: Moment) -> None:
@@ -130,6 +130,13 @@ def native(rule: Rule, pieces: list[Piece]) -> Run:
             through_copies(now, types, piece, kernels[types].program.stores, launch)
 
     return run
+
+
+def types_of(rule: Rule, piece: Piece, form: LowBit | None) -> Types:
+    slots = rule.slots(tuple(piece.weight.shape))
+    low = tuple((name, slots[name].signed) for name in names_of(piece))
+    state = tuple((name, tensor.dtype) for name, tensor in piece.state.items())
+    return Types(piece.grad.dtype, piece.weight.dtype, state, low, form if low else None)
 
 
 def why_not_native() -> str | None:

@@ -8,7 +8,9 @@ from collections import Counter
 
 import torch
 
+from steepest.core.lowbit import SCALE
 from steepest.core.rule import Rule
+from steepest.engines.native.codes import coded, tables
 from steepest.engines.native.prelude import ENTRY, HELPERS, RESERVED, VECTOR_MATH
 from steepest.engines.native.program import CTYPES, MATHEMATICS, NARROW, Node, Program, identifier, stored
 
@@ -21,7 +23,9 @@ def source(rule: Rule, phase: str, program: Program) -> str:
     operands = program.types.operands
     lines, stores = body(program)
     name = identifier(rule.name())
-    const = {o: "" if o in program.stores else "const " for o in operands}
+    changed = {*program.stores, *(f"{o}.{SCALE}" for o in program.stores)}
+    const = {o: "" if o in changed else "const " for o in operands}
+    types = program.types
     arguments = ",\n    ".join(
         f"{const[o]}{memory(d)} *__restrict {identifier(o)}_at" for o, d in operands.items()
     )
@@ -30,28 +34,30 @@ def source(rule: Rule, phase: str, program: Program) -> str:
         f"({memory(d)} *)tensors[{k} * pieces + p]" for k, d in enumerate(operands.values())
     )
     loop = "\n".join(f"      {line}" for line in [*lines[1], *stores])
-    ahead = "\n".join(f"    ahead<{int(o in program.stores)}>({identifier(o)}_at + block);" for o in operands)
+    whole = [o for o, dtype in operands.items() if o in types.seen and o not in dict(types.low)]
+    ahead = "\n".join(f"    ahead<{int(o in program.stores)}>({identifier(o)}_at + block);" for o in whole)
+    opening, closing = coded(program)
     once = "\n".join(f"  {line}" for line in lines[0])
     told = ", ".join(f"{o} {str(d).removeprefix('torch.')}" for o, d in operands.items())
-    entry = ENTRY.replace("KERNEL", name).replace("POINTERS", pointers)
+    entry = ENTRY.replace("KERNEL", name).replace("POINTERS", pointers).replace("BLOCK", str(types.block))
     entry = entry.replace("DRAWS", ", index[p], seed, t" if rule.draws else "")
     text = f"""
 static __attribute__((noinline)) void {name}(
     {arguments},
     const double *number, int64_t from, int64_t to{counter}) {{
 {once}
-  for (int64_t block = from; block < to; block += 64) {{
+  for (int64_t block = from; block < to; block += {types.block}) {{
 {ahead}
-    const int64_t end = block + 64 < to ? block + 64 : to;
-    for (int64_t i = block; i < end; ++i) {{
+    const int64_t end = block + {types.block} < to ? block + {types.block} : to;
+{opening}    for (int64_t i = block; i < end; ++i) {{
 {loop}
     }}
-  }}
+{closing}  }}
 }}
 
 {entry}"""
     header = f"// {rule.title or rule.name()}{f', phase {phase}' if phase else ''}: {choices(rule)}\n// {told}\n"
-    text = "".join(helpers(text)) + text
+    text = "".join(helpers(text)) + tables(types) + text
     return header + "#include <stdint.h>\n" + mathematics(text) + text
 
 
@@ -115,8 +121,7 @@ def body(program: Program) -> tuple[tuple[list[str], list[str]], list[str]]:
         return name
 
     values = {operand: write(node) for operand, node in roots(program).items()}
-    types = program.types.operands
-    stores = [stored(o, types[o], value) for o, value in values.items()]
+    stores = [stored(o, program.types, value) for o, value in values.items()]
     return lines, stores
 
 

@@ -24,9 +24,10 @@ VECTOR_MATH = """
 #endif"""
 
 ENTRY = """\
-// Where a share of all elements, counted through all pieces, begins or ends in one piece: at whole cache lines.
+// Where a share of all elements, counted through all pieces, begins or ends in one piece: at whole blocks, and so
+// at whole cache lines.
 static int64_t cut(int64_t at, int64_t size) {
-  at = (at + 63) & ~INT64_C(63);
+  at = (at + BLOCK - 1) / BLOCK * BLOCK;
   return at < 0 ? 0 : at < size ? at : size;
 }
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from steepest.core.lowbit import SCALE, LowBit
+
 
 class Inexpressible(Exception):
     """A rule's text that cannot become a kernel; the message names the rule and the operation."""
@@ -77,16 +79,33 @@ class Graph:
 
 @dataclass(frozen=True)
 class Types:
-    """The types of a piece's tensors; pieces of the same types share a kernel."""
+    """The types of a piece's tensors; pieces of the same types share a kernel.
+
+    ``low``: the slots that are kept in codes of the format ``form``, and whether each is signed.
+    """
 
     grad: torch.dtype
     weight: torch.dtype
     state: tuple[tuple[str, torch.dtype], ...]
+    low: tuple[tuple[str, bool], ...] = ()
+    form: LowBit | None = None
 
     @property
     def operands(self) -> dict[str, torch.dtype]:
         """All tensors of a piece by name, in the order of the kernel's pointer table."""
         return {"grad": self.grad, "weight": self.weight, **dict(self.state)}
+
+    @property
+    def seen(self) -> dict[str, torch.dtype]:
+        """What the rule's text sees: opened codes, and no scales."""
+        low = dict(self.low)
+        scales = {f"{name}.{SCALE}" for name in low}
+        return {n: torch.float32 if n in low else d for n, d in self.operands.items() if n not in scales}
+
+    @property
+    def block(self) -> int:
+        """Elements that a kernel computes between two looks at what is not per element."""
+        return self.form.block if self.form and self.low else 64
 
 
 @dataclass(frozen=True)
@@ -136,13 +155,20 @@ def identifier(name: str) -> str:
     return re.sub(r"\W", "_", name, flags=re.ASCII)
 
 
-def loaded(operand: str, dtype: torch.dtype) -> str:
+def place(operand: str, types: Types) -> str:
+    """Where the element of an operand lies: in memory, or in the block that was opened from codes."""
+    return f"{identifier(operand)}_{'open[i - block]' if operand in dict(types.low) else 'at[i]'}"
+
+
+def loaded(operand: str, types: Types) -> str:
     """The element of an operand, as what it is computed with."""
-    return f"widen({identifier(operand)}_at[i])" if dtype in NARROW else f"{identifier(operand)}_at[i]"
+    at = place(operand, types)
+    return f"widen({at})" if types.seen[operand] in NARROW else at
 
 
-def stored(operand: str, dtype: torch.dtype, value: str) -> str:
-    return f"{identifier(operand)}_at[i] = {f'to_{NARROW[dtype]}({value})' if dtype in NARROW else value};"
+def stored(operand: str, types: Types, value: str) -> str:
+    dtype = types.seen[operand]
+    return f"{place(operand, types)} = {f'to_{NARROW[dtype]}({value})' if dtype in NARROW else value};"
 
 
 def literal(value: Any) -> str:

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from steepest.core.errors import BadInput
 from steepest.core.job import Piece
+from steepest.core.lowbit import SCALE
 from steepest.core.rule import Rule
 from steepest.engines.native.program import Inexpressible, Types
+from steepest.linalg.quantise import blocks_of
 
 SHARE = 16384
 """Elements below which another thread costs more than it saves."""
@@ -30,6 +32,7 @@ class Table:
         orders = [order_of(rule, p) for p in pieces]
         self.orders = orders if any(orders) else None
         self.total = sum(self.sizes)
+        self.lengths = {name: [length(name, size, types) for size in self.sizes] for name in types.operands}
         self.grads: list[Tensor] = []
         self.c_sizes = (ctypes.c_int64 * n)(*self.sizes)
         self.c_index = (ctypes.c_uint32 * n)(*(p.index & 0xFFFFFFFF for p in pieces))
@@ -56,7 +59,7 @@ class Table:
         for k, (column, (name, dtype)) in enumerate(zip(columns, self.types.operands.items(), strict=True)):
             if (
                 list(map(DTYPE, column)) != [dtype] * n
-                or list(map(Tensor.numel, column)) != self.sizes
+                or list(map(Tensor.numel, column)) != self.lengths[name]
                 or not all(map(IS_CPU, column))
                 or not all(map(Tensor.is_contiguous, column))
             ):
@@ -71,14 +74,24 @@ class Table:
     def fault(self, name: str, dtype: torch.dtype, column: list[Tensor]) -> BadInput:
         wrong = next(
             i
-            for i, (x, size) in enumerate(zip(column, self.sizes, strict=True))
+            for i, (x, size) in enumerate(zip(column, self.lengths[name], strict=True))
             if x.dtype != dtype or x.numel() != size or not x.is_cpu or not x.is_contiguous()
         )
-        x, piece = column[wrong], self.pieces[wrong]
+        x, piece, size = column[wrong], self.pieces[wrong], self.lengths[name][wrong]
         return BadInput(
             f"{self.rule}: {name} of weight {piece.index} is {x.numel()} elements {x.dtype} on {x.device}, not "
-            f"the {self.sizes[wrong]} elements {dtype} with which the optimizer began: make the optimizer anew"
+            f"the {size} elements {dtype} with which the optimizer began: make the optimizer anew"
         )
+
+
+def length(name: str, size: int, types: Types) -> int:
+    """How many elements an operand of a piece of this size has."""
+    if types.form is not None and types.low:
+        if name.removesuffix(f".{SCALE}") != name:
+            return blocks_of(size, types.form.block)
+        if name in dict(types.low) and types.form.bits == 4:
+            return -(-size // 2)
+    return size
 
 
 def check(rule: Rule, piece: Piece) -> None:
@@ -89,9 +102,13 @@ def check(rule: Rule, piece: Piece) -> None:
     for name, tensor in {"gradient": piece.grad, "weight": piece.weight, **piece.state}.items():
         if tensor.layout != torch.strided or not tensor.is_cpu:
             raise Inexpressible(f"{rule.name()}: {name} on {tensor.device}, {tensor.layout}: no native kernel")
-        if tensor.shape != piece.weight.shape:
+        if tensor.shape != piece.weight.shape and not in_codes(name, piece):
             shapes = f"{tuple(tensor.shape)} for a weight {tuple(piece.weight.shape)}"
             raise Inexpressible(f"{rule.name()}: {name} of shape {shapes}: no native kernel")
+
+
+def in_codes(name: str, piece: Piece) -> bool:
+    return name.endswith(f".{SCALE}") or f"{name}.{SCALE}" in piece.state
 
 
 def order_of(rule: Rule, piece: Piece) -> tuple[int, ...] | None:
@@ -99,7 +116,8 @@ def order_of(rule: Rule, piece: Piece) -> tuple[int, ...] | None:
     tensors = [piece.weight, *piece.state.values()]
     if all(t.is_contiguous() for t in tensors):
         return ()
-    if rule.draws:  # which count elements in row order
+    # Draws count elements in row order, and so do blocks of codes.
+    if rule.draws or any(in_codes(name, piece) for name in piece.state):
         return None
     stride, shape = piece.weight.stride(), piece.weight.shape
     order = tuple(sorted(range(len(stride)), key=lambda d: (stride[d], shape[d]), reverse=True))

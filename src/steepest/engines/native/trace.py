@@ -83,19 +83,19 @@ def traced(rule: Rule, phase: str, corrections: Iterable[str], types: Types) -> 
     try:
         symbols = {name: number(name) for name in named(rule)}
         bound = with_tensors(rule, {name: gathered(symbols, name, v) for name, v in numbers_of(rule).items()})
-        operands = {name: element(name, loaded(name, dtype), dtype) for name, dtype in types.operands.items()}
+        operands = {name: element(name, loaded(name, types), dtype) for name, dtype in types.seen.items()}
         draws = {
             name: element(name, f"{kind}<{ctype(working)}>(philox(i, piece, {stream}, seed, t))", working)
             for stream, (name, kind) in enumerate(rule.draws.items())
         }
         step = Step(phase, {name: number(name) for name in corrections} | draws)
         shrink = number("shrink")
-        state: dict[str, Tensor] = {name: operands[name] for name, _ in types.state}
+        state: dict[str, Tensor] = {n: v for n, v in operands.items() if n not in ("grad", "weight")}
         with torch.no_grad(), naming():
             g, w = operands["grad"].to(working), operands["weight"].to(working)
             weight, new = stepped(bound, step, shrink, g, w, state)
             results = {"weight": weight} | {name: new[name] for name in state}
-            stores = {name: stored(graph, name, r, types.operands[name]) for name, r in results.items()}
+            stores = {name: stored(graph, name, r, types.seen[name]) for name, r in results.items()}
     except Inexpressible:
         raise
     except Exception as error:  # the loop will tell, if the rule itself is at fault

@@ -1,0 +1,71 @@
+"""A weight's state in memory: what is kept of each slot, and how one format becomes another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from steepest.arrangement import is_dtensor, local
+from steepest.core.errors import UnsupportedTensor
+from steepest.core.layout import Layout
+from steepest.core.lowbit import SCALE, LowBit
+from steepest.core.rule import Rule, Slot, working_dtype
+from steepest.linalg.quantise import dequantised, quantised
+
+State = dict[str, Tensor]
+
+
+def slots_of(p: Tensor, rule: Rule, layout: Layout) -> Iterator[tuple[str, str, tuple[int, ...], Slot]]:
+    """The slots of a weight, those of each part of a fused one: name, part, the part's shape, and the slot."""
+    whole = local(p.detach())
+    for part, view in (layout.parts(whole) if rule.scope == "matrix" else {"": whole}).items():
+        shape = tuple(view.shape)
+        for name, slot in rule.slots(shape).items():
+            yield name, part, shape, slot
+
+
+def key_of(name: str, part: str) -> str:
+    return f"{name}.{part}" if part else name
+
+
+def allocated(p: Tensor, rule: Rule, layout: Layout, form: LowBit | None) -> State:
+    """All state of a weight, from the start: a checkpoint has the same keys before the first step as after.
+
+    Raises: UnsupportedTensor for state in codes of a sharded weight.
+    """
+    state: State = {"step": torch.zeros((), dtype=torch.float32)}
+    for name, part, shape, slot in slots_of(p, rule, layout):
+        if form is not None and form.holds(slot, shape):
+            if is_dtensor(p):
+                raise UnsupportedTensor(f"state of {form.bits} bits of a sharded weight {shape}: use state='full'")
+            for suffix, kept in form.stored(slot).items():
+                state[key_of(name + suffix, part)] = torch.zeros(kept.shape, dtype=kept.dtype, device=p.device)
+        elif is_dtensor(p):  # only element rules get here with a shard: their slots have the weight's shape
+            state[key_of(name, part)] = torch.zeros_like(p.detach(), dtype=slot.dtype or working_dtype(p.dtype))
+        else:
+            dtype = slot.dtype or working_dtype(p.dtype)
+            state[key_of(name, part)] = torch.zeros(slot.shape, dtype=dtype, device=p.device)
+    return state
+
+
+def converted(
+    saved: Mapping[str, Tensor], p: Tensor, rule: Rule, layout: Layout, old: LowBit | None, new: LowBit | None
+) -> State:
+    """A weight's saved state in another format; what has no place in the rule's slots stays as it is."""
+    state = dict(saved)
+    for name, part, shape, slot in slots_of(p, rule, layout):
+        key, scale = key_of(name, part), key_of(f"{name}.{SCALE}", part)
+        if old is not None and scale in state and key in state:
+            n = slot_size(slot)
+            full = dequantised(state[key].reshape(-1), state.pop(scale), n, old.bits, old.block, slot.signed)
+            state[key] = full.view(slot.shape)
+        if new is not None and key in state and new.holds(slot, shape) and state[key].shape == slot.shape:
+            codes, scales = quantised(state[key].reshape(-1), new.bits, new.block, slot.signed, new.keep_sign)
+            state[key], state[scale] = codes.view(new.stored(slot)[""].shape), scales
+    return state
+
+
+def slot_size(slot: Slot) -> int:
+    return int(torch.Size(slot.shape).numel())
