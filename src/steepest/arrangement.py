@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steepest.core.job import NO_GRAD, Engine, Moment, Piece, Run
+from steepest.core.job import NO_GRAD, Engine, Moment, Piece, Rounding, Run
 from steepest.core.layout import Layout
 from steepest.core.lowbit import LowBit
 from steepest.core.rule import Rule, Step, working_dtype
@@ -39,8 +39,9 @@ class Arrangement:
         layouts: Mapping[Tensor, Layout],
         indices: Mapping[Tensor, int],
         form: LowBit | None = None,
+        rounding: Rounding = "nearest",
     ) -> None:
-        self.form = form
+        self.form, self.rounding = form, rounding
         self.members, self.turns = members, rule.turns
         self.facts = facts(members)
         self.plain: list[tuple[Piece, Tensor]] = []
@@ -102,7 +103,7 @@ class Arrangement:
         done = self.steps.tolist()
         with self._gradients():
             for i, turn, run in self.runs:
-                run(Moment(rule, int(done[i]) + 1, peak_lr, turn, totals))
+                run(Moment(rule, int(done[i]) + 1, peak_lr, turn, totals, self.rounding))
             self.steps.add_(1)  # only now: a step that failed before it moved anything was none
 
     def contributions(self, rule: Rule, peak_lr: Any) -> Iterator[dict[str, Tensor]]:

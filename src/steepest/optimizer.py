@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from steepest.arrangement import Arrangement, local, pieces_of
 from steepest.checkpoints import fitting, matched, owned
-from steepest.core.errors import BadInput, RoutingError, UnsupportedTensor
+from steepest.core.errors import BadInput, RoutingError, UnknownName, UnsupportedTensor
+from steepest.core.job import ROUNDINGS, Rounding
 from steepest.core.layout import Layout
 from steepest.core.lowbit import LowBit, format_of
 from steepest.core.naming import HIDDEN, Family, Named, named_of
@@ -44,6 +45,8 @@ class Optimizer(torch.optim.Optimizer):
         undecayed: roles whose weights are not decayed, such as ("embed", "norm", "bias").
         state: how state lies in memory: "full", "8bit", "4bit", or a :class:`steepest.core.lowbit.LowBit` (or its
             fields) with a block size of one's own.
+        rounding: of weights narrower than float32: "nearest", "stochastic" (bfloat16) or "kahan", which keeps what
+            is lost in one more slot of the weight's type.
         engine: "loop", "batched", "compiled" or "auto".
         hyperparameters: the rule's own, by name.
 
@@ -73,6 +76,7 @@ class Optimizer(torch.optim.Optimizer):
         layouts: Mapping[str, Layout | str | Mapping[str, int]] | None = None,
         undecayed: Iterable[str] = (),
         state: str | LowBit | Mapping[str, Any] | None = None,
+        rounding: Rounding = "nearest",
         engine: str = "auto",
         **hyper: Any,
     ) -> None:
@@ -92,6 +96,9 @@ class Optimizer(torch.optim.Optimizer):
         self._undecayed = tuple(undecayed)
         check_roles((*self._roles.values(), *self._undecayed))
         self._form = format_of(state)
+        if rounding not in ROUNDINGS:
+            raise UnknownName.among("rounding", rounding, ROUNDINGS)
+        self._rounding = rounding
         self._engine = engine
         engine_of(engine)
         self._layout: dict[Tensor, Layout] = {}
@@ -298,7 +305,9 @@ class Optimizer(torch.optim.Optimizer):
                 if not self.state[p]:
                     self._allocate(p, rule)
             engine = engine_of(self._engine) if self._form is None else low_bit(self._engine, self._form)
-            found = Arrangement(engine, rule, members, self.state, self._layout, self.first_pieces(), self._form)
+            found = Arrangement(
+                engine, rule, members, self.state, self._layout, self.first_pieces(), self._form, self._rounding
+            )
             self._arranged[index] = found
             self._held = []
         return found
@@ -312,7 +321,7 @@ class Optimizer(torch.optim.Optimizer):
         return firsts
 
     def _allocate(self, p: Tensor, rule: Rule) -> None:
-        self.state[p] = allocated(p, rule, self._layout[p], self._form)
+        self.state[p] = allocated(p, rule, self._layout[p], self._form, self._rounding)
 
     def _label(self, p: Tensor) -> str:
         return self._routes[p][0].parameter
@@ -388,6 +397,7 @@ class Optimizer(torch.optim.Optimizer):
             "_undecayed",
             "_engine",
             "_form",
+            "_rounding",
             "_layout",
             "_routes",
             "_modules",

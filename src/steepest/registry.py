@@ -211,6 +211,8 @@ class Contender:
         extras = {k: values.pop(k) for k in _FACE if k in values}
         form = format_of(extras.pop("state", None))
         extras |= {"state": form.told()} if form is not None else {}
+        if extras.get("rounding") == "nearest":
+            del extras["rounding"]
         full |= known(self.rule, values)
         told: dict[str, Any] = {"rule": self.rule.name(), "version": self.rule.version}
         told |= {k: v for k, v in extras.items() if v} | self._text()
@@ -316,7 +318,7 @@ def _of_rule(spec: str, rule: type[Rule], options: dict[str, Any], source: str) 
     return Contender(spec, face(rule), tuple(grid), dict(_jsonable(recipe)), rule.recipe_source, source, options)
 
 
-_FACE = ("variant", "companion", "by_role", "undecayed", "roles", "layouts", "state")
+_FACE = ("variant", "companion", "by_role", "undecayed", "roles", "layouts", "state", "rounding")
 
 
 def tables_merged(

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from steepest.arrangement import is_dtensor, local
-from steepest.core.errors import UnsupportedTensor
+from steepest.core.errors import BadInput, UnsupportedTensor
+from steepest.core.job import REST, Rounding
 from steepest.core.layout import Layout
 from steepest.core.lowbit import SCALE, LowBit
 from steepest.core.rule import Rule, Slot, working_dtype
@@ -19,24 +20,34 @@ State = dict[str, Tensor]
 
 def slots_of(p: Tensor, rule: Rule, layout: Layout) -> Iterator[tuple[str, str, tuple[int, ...], Slot]]:
     """The slots of a weight, those of each part of a fused one: name, part, the part's shape, and the slot."""
-    whole = local(p.detach())
-    for part, view in (layout.parts(whole) if rule.scope == "matrix" else {"": whole}).items():
-        shape = tuple(view.shape)
+    for part, shape in parts_of(p, rule, layout):
         for name, slot in rule.slots(shape).items():
             yield name, part, shape, slot
+
+
+def parts_of(p: Tensor, rule: Rule, layout: Layout) -> list[tuple[str, tuple[int, ...]]]:
+    """What a rule sees of a weight as one each: parts by name, with their shapes."""
+    whole = local(p.detach())
+    views = layout.parts(whole) if rule.scope == "matrix" else {"": whole}
+    return [(part, tuple(view.shape)) for part, view in views.items()]
 
 
 def key_of(name: str, part: str) -> str:
     return f"{name}.{part}" if part else name
 
 
-def allocated(p: Tensor, rule: Rule, layout: Layout, form: LowBit | None) -> State:
+def allocated(p: Tensor, rule: Rule, layout: Layout, form: LowBit | None, rounding: Rounding) -> State:
     """All state of a weight, from the start: a checkpoint has the same keys before the first step as after.
 
-    Raises: UnsupportedTensor for state in codes of a sharded weight.
+    Raises: UnsupportedTensor for state in codes of a sharded weight; BadInput for a rounding that its type lacks.
     """
     state: State = {"step": torch.zeros((), dtype=torch.float32)}
-    for name, part, shape, slot in slots_of(p, rule, layout):
+    if rounding == "stochastic" and p.dtype == torch.float16:
+        raise BadInput(f"rounding='stochastic' of a float16 weight {tuple(p.shape)}: use 'kahan', or bfloat16")
+    found = list(slots_of(p, rule, layout))
+    if rounding == "kahan" and p.dtype != working_dtype(p.dtype):
+        found += [(REST, part, shape, Slot(shape, p.dtype)) for part, shape in parts_of(p, rule, layout)]
+    for name, part, shape, slot in found:
         if form is not None and form.holds(slot, shape):
             if is_dtensor(p):
                 raise UnsupportedTensor(f"state of {form.bits} bits of a sharded weight {shape}: use state='full'")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +13,18 @@ from torch import Tensor
 from steepest.core.rule import Rule
 
 NO_GRAD = torch.empty(0)
+
+Rounding = Literal["nearest", "stochastic", "kahan"]
+"""How a new weight becomes one of its type, where that is narrower than the type in which it was computed.
+
+nearest: an update of less than half a gap is lost. stochastic: up or down at random, right on average. kahan: what is
+lost is kept, in the weight's type, and added the next time (Kahan, CACM 1965; Zamirai et al., arXiv 2010.06192).
+"""
+
+ROUNDINGS: tuple[Rounding, ...] = ("nearest", "stochastic", "kahan")
+
+REST = "rest"
+"""The slot of what rounding lost."""
 
 
 @dataclass(slots=True, eq=False)
@@ -48,6 +60,7 @@ class Moment:
     peak_lr: Any
     turn: int = 0
     totals: Mapping[str, Tensor] = field(default_factory=dict)
+    rounding: Rounding = "nearest"
 
     @cached_property
     def phase(self) -> str:

@@ -42,7 +42,7 @@ class LowBit:
         return slot.dtype is None and slot.shape == shape and math.prod(shape) >= self.smallest
 
     def stored(self, slot: Slot) -> dict[str, Slot]:
-        """What is kept of a slot, by what is put behind its name: codes, flat where two share a byte, and scales."""
+        """What is kept of a slot, by what is put behind its name: codes, flat if two share a byte, and scales."""
         n = math.prod(slot.shape)
         codes = Slot(slot.shape if self.bits == 8 else (-(-n // 2),), torch.uint8)
         return {"": codes, f".{SCALE}": Slot((-(-n // self.block),), torch.float32)}

@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steepest.core.job import Moment, Piece, Run
+from steepest.core.job import REST, Moment, Piece, Run
 from steepest.core.rule import Rule, hyperparameters, with_tensors, working_dtype
-from steepest.engines.draws import draws_of
+from steepest.engines.draws import ROUNDS, draws_of
 from steepest.engines.native import Inexpressible, native
 from steepest.engines.units import CPU, GPU, on_cpu, units
-from steepest.engines.write import move, shrinkage, store, text_of
+from steepest.engines.write import move, opened, rounded, shrinkage, store, text_of
 
 
 def compiled(rule: Rule, pieces: list[Piece]) -> Run:
@@ -60,7 +60,18 @@ def inductor(rule: Rule, pieces: list[Piece]) -> Run:
                 shape = None if rule.scope == "element" else tuple(piece.weight.shape)
                 kernel = kernel_of(rule, moment.phase, shape, bool(piece.members))
                 draws = draws_of(moment, piece)
-                kernel(piece.grad, piece.weight, piece.state, numbers, corrections, shrink, draws)
+                rounds = draws.pop(ROUNDS, None)
+                told = (numbers, corrections, shrink, draws)
+                if rounds is None and REST not in piece.state:
+                    kernel(piece.grad, piece.weight, piece.state, *told)
+                    continue
+                # Rounded eagerly: Inductor leaves out a rounding that it thinks is undone.
+                weight, state = opened(piece.weight, piece.state)
+                kernel(piece.grad, weight, state, *told)
+                w, new = rounded(weight, {}, piece.weight.dtype, REST in piece.state, rounds)
+                piece.weight.copy_(w)
+                for name, rest in new.items():
+                    piece.state[name].copy_(rest)
 
     return run
 

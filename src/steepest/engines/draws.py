@@ -30,19 +30,35 @@ def replayed(recorded: Recorded) -> Iterator[None]:
         _recorded.reset(token)
 
 
+ROUNDS = "which way to round"
+"""The draw that decides how a weight is rounded; no attribute of a step can be called so."""
+ROUNDS_STREAM = 255
+"""Its stream: beyond those of any rule."""
+
+
 def draws_of(moment: Moment, piece: Piece) -> dict[str, Tensor]:
-    """The draws of a piece, of a block of one, or of several that are joined: the same for every way to cut."""
+    """The draws of a piece, of a block of one, or of several that are joined: the same for every way to cut.
+
+    With them goes the one under :data:`ROUNDS` where the weight is rounded at random.
+    """
     rule, t, phase = moment.rule, moment.t, moment.phase
+    rounds = rounds_at_random(moment, piece.weight.dtype)
     if not piece.members:
-        return drawn(rule, t, piece.weight, piece.index, piece.start, phase=phase)
-    own = [drawn(rule, t, p.weight, p.index, phase=phase) for p in piece.members]
+        return drawn(rule, t, piece.weight, piece.index, piece.start, phase=phase, rounds=rounds)
+    own = [drawn(rule, t, p.weight, p.index, phase=phase, rounds=rounds) for p in piece.members]
     if rule.scope != "element":  # equal shapes, stacked
         return {name: torch.stack([draws[name] for draws in own]) for name in own[0]}
     flat = {name: torch.cat([draws[name].reshape(-1) for draws in own]) for name in own[0]}
     return {name: draw.view(piece.weight.shape) for name, draw in flat.items()}
 
 
-def drawn(rule: Rule, t: int, like: Tensor, index: int, start: int = 0, *, phase: str = "") -> dict[str, Tensor]:
+def rounds_at_random(moment: Moment, dtype: torch.dtype) -> bool:
+    return moment.rounding == "stochastic" and dtype == torch.bfloat16
+
+
+def drawn(
+    rule: Rule, t: int, like: Tensor, index: int, start: int = 0, *, phase: str = "", rounds: bool = False
+) -> dict[str, Tensor]:
     """What ``step.<name>`` is for each of ``rule.randoms``, on the device and in the working type of ``like``.
 
     ``like`` is the weight of a piece, or a slice of its elements in row order that begins at element ``start``;
@@ -58,6 +74,9 @@ def drawn(rule: Rule, t: int, like: Tensor, index: int, start: int = 0, *, phase
             n = math.prod(wanted.shape)
             value = draw(wanted.kind, n, **key, stream=stream, start=start, dtype=dtype, device=like.device)
         found[name] = value.view(wanted.shape)
+    if rounds:
+        u = draw("uniform", like.numel(), **key, stream=ROUNDS_STREAM, start=start, device=like.device)
+        found[ROUNDS] = u.view(like.shape)
     return found
 
 

@@ -8,19 +8,40 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steepest.core.job import Moment, Piece
+from steepest.core.job import REST, Moment, Piece
 from steepest.core.rule import Rule, Step, working_dtype
-from steepest.engines.draws import draws_of
+from steepest.engines.draws import ROUNDS, draws_of
+from steepest.linalg.rounding import rounded_at_random
 
 
 def move(moment: Moment, piece: Piece) -> None:
     """Run the rule on one piece and store what it returns, rounded to the types of weight and state."""
     working = working_dtype(piece.weight.dtype)
-    start = piece.weight.to(working)
+    start, state = opened(piece.weight, piece.state)
     shrink = shrinkage(moment.rule, moment.peak_lr)
     text = text_of(moment.rule, moment.phase, moment.corrections, shrink, bool(piece.members))
-    results = text(piece.grad.to(working), start, piece.state, draws_of(moment, piece))
-    store(piece.weight, start, piece.state, *results)
+    draws = draws_of(moment, piece)
+    rounds = draws.pop(ROUNDS, None)
+    w, new = text(piece.grad.to(working), start, state, draws)
+    store(piece.weight, start, piece.state, *rounded(w, new, piece.weight.dtype, REST in piece.state, rounds))
+
+
+def opened(weight: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The weight in the working type, with what was lost when it was rounded, and the rule's own state."""
+    start = weight.to(working_dtype(weight.dtype))
+    if REST not in state:
+        return start, state
+    return start + state[REST].to(start.dtype), {name: x for name, x in state.items() if name != REST}
+
+
+def rounded(
+    w: Tensor, new: dict[str, Tensor], dtype: torch.dtype, rest: bool, rounds: Tensor | None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The new weight as a number that its type holds; beside it what that loses, if it is kept."""
+    if rest:
+        whole = w.to(dtype).to(w.dtype)
+        return whole, new | {REST: (w - whole).to(dtype)}
+    return (w if rounds is None else rounded_at_random(w, rounds)), new
 
 
 Text = Callable[[Tensor, Tensor, dict[str, Tensor], dict[str, Tensor]], tuple[Tensor, dict[str, Tensor]]]

@@ -11,7 +11,7 @@ import ctypes
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -111,7 +111,10 @@ def native(rule: Rule, pieces: list[Piece], form: LowBit | None = None) -> Run:
         now, corrections = moment.rule, moment.corrections
         # Kernels and pointers of all before the first one runs: a failure leaves the weights as they are.
         try:
-            kernels = {types: kernel_of(now, moment.phase, corrections, types) for types in groups}
+            kernels = {
+                types: kernel_of(now, moment.phase, corrections, replace(types, rounding=moment.rounding))
+                for types in groups
+            }
         except Inexpressible:
             return reference(moment)
         for table in tables:

@@ -29,7 +29,8 @@ def source(rule: Rule, phase: str, program: Program) -> str:
     arguments = ",\n    ".join(
         f"{const[o]}{memory(d)} *__restrict {identifier(o)}_at" for o, d in operands.items()
     )
-    counter = ", uint32_t piece, uint32_t seed, uint32_t t" if rule.draws else ""
+    random = bool(rule.draws) or "philox(" in "".join(stores)
+    counter = ", uint32_t piece, uint32_t seed, uint32_t t" if random else ""
     pointers = ",\n            ".join(
         f"({memory(d)} *)tensors[{k} * pieces + p]" for k, d in enumerate(operands.values())
     )
@@ -40,7 +41,7 @@ def source(rule: Rule, phase: str, program: Program) -> str:
     once = "\n".join(f"  {line}" for line in lines[0])
     told = ", ".join(f"{o} {str(d).removeprefix('torch.')}" for o, d in operands.items())
     entry = ENTRY.replace("KERNEL", name).replace("POINTERS", pointers).replace("BLOCK", str(types.block))
-    entry = entry.replace("DRAWS", ", index[p], seed, t" if rule.draws else "")
+    entry = entry.replace("DRAWS", ", index[p], seed, t" if random else "")
     text = f"""
 static __attribute__((noinline)) void {name}(
     {arguments},

@@ -149,5 +149,13 @@ template <typename T> static inline T normal(Words w) {
   return root(-2 * logarithm(u)) * cosine((T)6.283185307179586 * v);
 }
 """,
+    ("at_random",): """
+// Up or down: 16 random bits carry from what bfloat16 does not hold.
+static inline bfloat16 at_random(float x, Words w) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &x, 4);
+  return (bits & 0x7f800000) == 0x7f800000 ? to_bfloat16(x) : (bits + (w.a >> 16)) >> 16;
+}
+""",
 }
 """What a kernel may call, by the words that show it."""

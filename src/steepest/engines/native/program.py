@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
+from steepest.core.job import Rounding
 from steepest.core.lowbit import SCALE, LowBit
+from steepest.engines.draws import ROUNDS_STREAM
 
 
 class Inexpressible(Exception):
@@ -89,6 +91,7 @@ class Types:
     state: tuple[tuple[str, torch.dtype], ...]
     low: tuple[tuple[str, bool], ...] = ()
     form: LowBit | None = None
+    rounding: Rounding = "nearest"
 
     @property
     def operands(self) -> dict[str, torch.dtype]:
@@ -168,6 +171,8 @@ def loaded(operand: str, types: Types) -> str:
 
 def stored(operand: str, types: Types, value: str) -> str:
     dtype = types.seen[operand]
+    if operand == "weight" and dtype == torch.bfloat16 and types.rounding == "stochastic":
+        return f"{place(operand, types)} = at_random({value}, philox(i, piece, {ROUNDS_STREAM}, seed, t));"
     return f"{place(operand, types)} = {f'to_{NARROW[dtype]}({value})' if dtype in NARROW else value};"
 
 

@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steepest.core.job import REST
 from steepest.core.rule import Rule, Step, hyperparameters, with_tensors, working_dtype
 from steepest.engines.native.ops import ELEMENTS, REWRITTEN, TABLE, Call
 from steepest.engines.native.program import Graph, Inexpressible, Node, Program, Types, ctype, loaded
-from steepest.engines.write import stepped
+from steepest.engines.write import opened, rounded, stepped
 
 WORDS = {"_local_scalar_dense": "the value of a number or element (if, float(), item())"}
 """What torch calls otherwise than a reader of the rule does."""
@@ -92,8 +93,9 @@ def traced(rule: Rule, phase: str, corrections: Iterable[str], types: Types) -> 
         shrink = number("shrink")
         state: dict[str, Tensor] = {n: v for n, v in operands.items() if n not in ("grad", "weight")}
         with torch.no_grad(), naming():
-            g, w = operands["grad"].to(working), operands["weight"].to(working)
-            weight, new = stepped(bound, step, shrink, g, w, state)
+            w, own = opened(operands["weight"], state)
+            weight, new = stepped(bound, step, shrink, operands["grad"].to(working), w, own)
+            weight, new = rounded(weight, new, types.weight, REST in state, None)
             results = {"weight": weight} | {name: new[name] for name in state}
             stores = {name: stored(graph, name, r, types.seen[name]) for name, r in results.items()}
     except Inexpressible:
