@@ -133,5 +133,5 @@ def test_float32_weights_need_neither() -> None:
 def test_what_cannot_be_is_told() -> None:
     with pytest.raises(UnknownName, match="kahan"):
         steepest.AdamW([torch.nn.Parameter(torch.ones(2))], rounding="kahn")
-    with pytest.raises(BadInput, match="float16.*kahan"):
+    with pytest.raises(BadInput, match=r"float16.*kahan"):
         steepest.AdamW([torch.nn.Parameter(torch.ones(2, dtype=torch.float16))], rounding="stochastic")

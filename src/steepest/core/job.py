@@ -17,8 +17,8 @@ NO_GRAD = torch.empty(0)
 Rounding = Literal["nearest", "stochastic", "kahan"]
 """How a new weight becomes one of its type, where that is narrower than the type in which it was computed.
 
-nearest: an update of less than half a gap is lost. stochastic: up or down at random, right on average. kahan: what is
-lost is kept, in the weight's type, and added the next time (Kahan, CACM 1965; Zamirai et al., arXiv 2010.06192).
+nearest: an update of less than half a gap is lost. stochastic: up or down at random, right on average. kahan: what
+is lost is kept, in the weight's type, and added the next time (Kahan, CACM 1965; Zamirai et al., 2010.06192).
 """
 
 ROUNDINGS: tuple[Rounding, ...] = ("nearest", "stochastic", "kahan")

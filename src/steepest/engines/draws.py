@@ -75,7 +75,8 @@ def drawn(
             value = draw(wanted.kind, n, **key, stream=stream, start=start, dtype=dtype, device=like.device)
         found[name] = value.view(wanted.shape)
     if rounds:
-        u = draw("uniform", like.numel(), **key, stream=ROUNDS_STREAM, start=start, device=like.device)
+        n, stream = like.numel(), ROUNDS_STREAM
+        u = draw("uniform", n, **key, stream=stream, start=start, dtype=torch.float32, device=like.device)
         found[ROUNDS] = u.view(like.shape)
     return found
 
