@@ -113,7 +113,7 @@ class AdaHessian(Rule):
                 raise BadInput(f"adahessian: {name}=0 has no mean: give the entries of a block, -1 or None")
 
     def slots(self, shape: tuple[int, ...]) -> dict[str, Slot]:
-        return {"exp_avg": Slot(shape), "exp_avg_sq": Slot(shape)}
+        return {"exp_avg": Slot(shape), "exp_avg_sq": Slot(shape, signed=False)}
 
     def needs(self, t: int) -> tuple[Ask, ...]:
         due = (t - 1) % self.hessian_interval == 0

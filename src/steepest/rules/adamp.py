@@ -88,7 +88,7 @@ class AdamP(Rule):
         return True
 
     def slots(self, shape: tuple[int, ...]) -> dict[str, Slot]:
-        return {"exp_avg": Slot(shape), "exp_avg_sq": Slot(shape)}
+        return {"exp_avg": Slot(shape), "exp_avg_sq": Slot(shape, signed=False)}
 
     def corrections(self, t: int) -> dict[str, float]:
         return bias_corrections(self.betas, t)

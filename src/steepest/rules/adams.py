@@ -106,7 +106,7 @@ class AdamS(Rule):
         return self.everything or super().takes(role)
 
     def slots(self, shape: tuple[int, ...]) -> dict[str, Slot]:
-        moments = {"exp_avg": Slot(shape), "exp_avg_sq": Slot(shape)}
+        moments = {"exp_avg": Slot(shape), "exp_avg_sq": Slot(shape, signed=False)}
         return moments | ({"mask": Slot(shape, torch.bool)} if self.masked else {})
 
     def phase(self, t: int, turn: int = 0) -> str:

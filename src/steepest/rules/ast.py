@@ -89,7 +89,7 @@ class AST(Rule):
             raise BadInput(f"{self.name()}: n={self.n} of every m={self.m} weights: keep {self.m} at most")
 
     def slots(self, shape: tuple[int, ...]) -> dict[str, Slot]:
-        return {"exp_avg": Slot(shape), "exp_avg_sq": Slot(shape), "mask": Slot(shape, torch.bool)}
+        return {"exp_avg": Slot(shape), "exp_avg_sq": Slot(shape, signed=False), "mask": Slot(shape, torch.bool)}
 
     def phase(self, t: int, turn: int = 0) -> str:
         return "mask" if (t - 1) % self.mask_every == 0 else "keep"

@@ -116,7 +116,11 @@ class Conda(Rule):
     def slots(self, shape: tuple[int, ...]) -> dict[str, Slot]:
         *stack, rows, cols = (1, 1, *shape)[-max(2, len(shape)) :]
         short = min(rows, cols)
-        return {"exp_avg": Slot(shape), "exp_avg_sq": Slot(shape), "basis": Slot((*stack, short, short))}
+        return {
+            "exp_avg": Slot(shape),
+            "exp_avg_sq": Slot(shape, signed=False),
+            "basis": Slot((*stack, short, short)),
+        }
 
     def phase(self, t: int, turn: int = 0) -> str:
         return "refresh" if t == 1 or (t - 1 + turn) % self.update_proj_gap == 0 else "keep"

@@ -73,7 +73,7 @@ class EXAdam(Rule):
     growth: str = choice("none", "the step size's own growth (v1: log)", options=("none", "log"))
 
     def slots(self, shape: tuple[int, ...]) -> dict[str, Slot]:
-        return {"exp_avg": Slot(shape), "exp_avg_sq": Slot(shape)}
+        return {"exp_avg": Slot(shape), "exp_avg_sq": Slot(shape, signed=False)}
 
     def corrections(self, t: int) -> dict[str, float]:
         power1, power2 = (beta**t for beta in self.betas)
