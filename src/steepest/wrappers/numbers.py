@@ -52,7 +52,7 @@ def bias(log_rate: Any, count: Tensor) -> Tensor:
 
 def same_gradient(rule: Rule) -> None:
     """Raises: BadInput for a rule that compares the gradient, which a wrapper changes, with a measured one."""
-    if any(ask.kind == "next_gradient" for ask in (*rule.first_asks(), *rule.asks(1))):
+    if any(ask.kind == "next_gradient" for ask in (*rule.needs(1), *rule.asks(1))):
         raise BadInput(
             f"{rule.name()}: the rule compares the gradient, which is changed before it sees it, with one that "
             "is measured beside it: set exact=False"

@@ -50,11 +50,6 @@ def resetting(rule: type[Rule]) -> type[Rule]:
                     f"{self.name()}: the rule below writes the weight itself, and there is no direction to warm "
                     "up after a reset: set reset_warmup=0"
                 )
-            if self.reset_form == "anew" and self.first_asks():
-                raise BadInput(
-                    f"{self.name()}: reset_form='anew' would want {self.first_asks()[0].kind} measured before the "
-                    "first step once more: set reset_form='moments'"
-                )
             if self.reset_form == "official" and calendar:
                 raise BadInput(
                     f"{self.name()}: reset_form='official' counts steps from 1 and keeps what the rule made of "
@@ -86,6 +81,9 @@ def resetting(rule: type[Rule]) -> type[Rule]:
 
         def randoms(self, shape: tuple[int, ...], phase: str) -> Any:
             return super().randoms(shape, phase.partition(" ")[2])
+
+        def needs(self, t: int) -> tuple[Ask, ...]:
+            return super().needs(self.local_step(t))  # type: ignore[no-any-return]
 
         def asks(self, t: int) -> tuple[Ask, ...]:
             return super().asks(self.local_step(t))  # type: ignore[no-any-return]
