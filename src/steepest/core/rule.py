@@ -187,6 +187,8 @@ class Rule:
     companion: ClassVar[Mapping[str, Any] | None] = None
     """Hyperparameters of the AdamW that moves the weights that the rule is not meant for, see :meth:`takes`; None
     for a rule that takes every weight."""
+    recorded_as: ClassVar[tuple[str, ...]] = ()
+    """Other names under which its trajectories are recorded."""
     by_role: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """The rule's own hyperparameters for weights of a role, where they differ; ``lr_ratio``, times lr, is one."""
 
@@ -292,7 +294,8 @@ class Rule:
     @classmethod
     def replays(cls, told: Mapping[str, Any]) -> bool:
         """Whether a trajectory's JSON is of this rule; several rules may share the name of an optimizer."""
-        return bool(told["optimizer"] == cls.name())
+        # A wrapper inherits from the rule that it wraps, and is not recorded under that rule's names.
+        return told["optimizer"] in (cls.name(), *vars(cls).get("recorded_as", ()))
 
     @classmethod
     def of_trajectory(cls, told: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:

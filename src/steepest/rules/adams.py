@@ -38,6 +38,7 @@ class AdamS(Rule):
         at the end: w <- 0 where the mask does not keep    (steepest.sparsity.prune)
         embeddings, head, norms, biases: companion AdamW   (variant port: the same rule without a mask)
     """
+    recorded_as = ("cast_adams",)
     scope = "matrix"
     companion = {"lr_ratio": 1.0, "weight_decay": 0.0}
     advice = (
@@ -129,10 +130,6 @@ class AdamS(Rule):
             u = torch.where(new["mask"], mu, fading)
         v = new["exp_avg_sq"] = ema_of_square(state["exp_avg_sq"], u, beta2)
         return adam_direction(u, v, step.bias1, step.root_bias2, self.eps, "torch"), new
-
-    @classmethod
-    def replays(cls, told: Mapping[str, Any]) -> bool:
-        return bool(told["optimizer"] == "cast_adams")
 
     @classmethod
     def of_trajectory(cls, told: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:

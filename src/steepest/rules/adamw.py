@@ -30,6 +30,7 @@ class AdamW(Rule):
         w <- w - lr * m / (1 - beta1^t) / (sqrt(v) / sqrt(1 - beta2^t) + eps)         (eps_form torch)
         w <- w - lr * sqrt(1 - beta2^t) / (1 - beta1^t) * m / (sqrt(v) + eps)         (eps_form hf)
     """
+    recorded_as = ("adam8bit",)
     scope = "element"
     advice = (
         "The measure of all others, and the choice where nothing else is known: every framework has it, every "
@@ -86,10 +87,6 @@ class AdamW(Rule):
         if self.amsgrad:
             v = new["max_exp_avg_sq"] = torch.maximum(state["max_exp_avg_sq"], v)
         return adam_direction(m, v, step.bias1, step.root_bias2, self.eps, self.eps_form), new
-
-    @classmethod
-    def replays(cls, told: Mapping[str, Any]) -> bool:
-        return told["optimizer"] in ("adamw", "adam8bit")
 
     @classmethod
     def of_trajectory(cls, told: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ class AST(Rule):
         at the end: w <- 0 where the mask does not keep    (steepest.sparsity.prune)
         embeddings, head, norms, biases: companion AdamW
     """
+    recorded_as = ("ast_adamw",)
     scope = "matrix"
     companion = {"lr_ratio": 1.0, "betas": (0.9, 0.95), "weight_decay": 0.1}
     advice = (
@@ -111,10 +112,6 @@ class AST(Rule):
         v = ema_of_square(state["exp_avg_sq"], u, beta2)
         new = {"exp_avg": mu, "exp_avg_sq": v, "mask": mask}
         return adam_direction(u, v, step.bias1, step.root_bias2, self.eps, "torch"), new
-
-    @classmethod
-    def replays(cls, told: Mapping[str, Any]) -> bool:
-        return bool(told["optimizer"] == "ast_adamw")
 
     @classmethod
     def of_trajectory(cls, told: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ class Lion(Rule):
         w <- w - lr * u
         m <- beta2 * m + (1 - beta2) * g         (after the direction, with the other beta)
     """
+    recorded_as = ("lion8bit",)
     scope = "element"
     advice = (
         "Half of AdamW's state, the cheapest step of all rules with momentum, and no epsilon. In both studies a "
@@ -61,10 +62,6 @@ class Lion(Rule):
         beta1, beta2 = self.betas
         m = state["exp_avg"]
         return torch.sign(ema(m, g, beta1)), {"exp_avg": ema(m, g, beta2)}
-
-    @classmethod
-    def replays(cls, told: Mapping[str, Any]) -> bool:
-        return told["optimizer"] in ("lion", "lion8bit")
 
     @classmethod
     def of_trajectory(cls, told: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ class SGD(Rule):
         u <- g + momentum * b if nesterov, else b
         w <- w - lr * u
     """
+    recorded_as = ("sgdm8bit",)
     scope = "element"
     advice = (
         "As a baseline, and to see what adaptivity is worth: on language models it needs a learning rate of about "
@@ -71,10 +72,6 @@ class SGD(Rule):
         b = g if step.phase == "first" else self.momentum * state["momentum_buffer"] + (1 - self.dampening) * g
         u = g + self.momentum * b if self.nesterov else b
         return u, {"momentum_buffer": b}
-
-    @classmethod
-    def replays(cls, told: Mapping[str, Any]) -> bool:
-        return told["optimizer"] in ("sgd", "sgdm8bit")
 
     @classmethod
     def of_trajectory(cls, told: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
