@@ -56,6 +56,7 @@ class RMSprop(Rule):
             "eps": 1e-4,
             "eps_inside": True,
             "lr": 1e-4,
+            "lr_grid": (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2),
         },
     }
     recipe = {"alpha": 0.95, "weight_decay": 0.1, "decay": "before"}
