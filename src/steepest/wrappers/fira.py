@@ -66,8 +66,8 @@ def fira(rule: type[Rule]) -> type[Rule]:
             "below GaLore and below its full-rank AdamW (34.06 to 15.56, not tuned far: the authors of SCALE get "
             "30.05 and 23.13 from Adam at 60M and 130M, and 30.34 and 22.96 from Fira). Refreshes cost a singular "
             "value decomposition of every matrix; APOLLO needs none and ends within 2 % of it. "
-            "Try variant paper too: over AdamW, in a run of 400 steps at 50k weights (one seed, lr .08, the best of "
-            "the code's form), it ended at a loss of 3.84 and the code's at 3.91."
+            "Try variant paper too: over AdamW, in a run of 400 steps at 50k weights (one seed, lr .08, the best "
+            "of the code's form), it ended at a loss of 3.84 and the code's at 3.91."
         )
         quirks = (
             "scale in the residual: the code takes scale * P P^T g out of the gradient, so that at .25 three "
