@@ -22,8 +22,10 @@ ADAMS, AST = face(rules()["adams"]), face(rules()["ast"])
 ORACLES = Path(__file__).parent / "oracles"
 
 
-def det(k: int) -> np.ndarray:
-    return np.sin(0.37 * (k + 1) * np.arange(8) + 0.11 * k).astype(np.float32).reshape(2, 4).astype(float)
+def det(k: int, scale: float) -> np.ndarray:
+    """The inputs of these traces, which are float32 whatever they were used in."""
+    x = np.sin(0.37 * (k + 1) * np.arange(8) + 0.11 * k).astype(np.float32)
+    return (np.float32(scale) * x).reshape(2, 4).astype(float)
 
 
 # Last weights of the authors' AST code (float32), and of a float64 text of CAST's Algorithm 1.
@@ -34,10 +36,10 @@ ADAMS_AFTER_6 += [0.40455678387455685, 0.687407365576671, 0.5589812910423314, 0.
 
 
 def walked(optimizer: type, steps: int, **hyper: Any) -> np.ndarray:
-    w = torch.nn.Parameter(torch.tensor(0.5 * det(0)))
+    w = torch.nn.Parameter(torch.tensor(det(0, 0.5)))
     made = optimizer([("w", w)], lr=0.01, n=2, m=4, **hyper)
     for t in range(steps):
-        w.grad = torch.tensor(0.2 * det(t + 1))
+        w.grad = torch.tensor(det(t + 1, 0.2))
         made.step()
     return w.detach().numpy().ravel()
 
@@ -129,14 +131,14 @@ def test_no_decay_ever_enters_the_stored_momentum_and_v_is_of_the_momentum() -> 
         w = torch.nn.Parameter(torch.arange(1.0, 9.0).view(2, 4).double())
         made = ADAMS([("w", w)], lr=0.01, l1_lambda=lam, total_steps=3)
         for t in range(6):
-            w.grad = torch.tensor(det(t))
+            w.grad = torch.tensor(det(t, 1.0))
             made.step()
         found[lam] = made.state[w]
     assert torch.equal(found[0.0]["exp_avg"], found[5.0]["exp_avg"])
     assert not torch.equal(found[0.0]["exp_avg_sq"], found[5.0]["exp_avg_sq"])
     mu = v = np.zeros((2, 4))
     for t in range(6):
-        mu = 0.9 * mu + 0.1 * det(t)
+        mu = 0.9 * mu + 0.1 * det(t, 1.0)
         v = 0.999 * v + 0.001 * mu**2
     mask = found[0.0]["mask"].numpy()
     np.testing.assert_allclose(found[0.0]["exp_avg_sq"].numpy()[mask], v[mask], rtol=1e-12)
