@@ -17,7 +17,7 @@ OPTIONS = [
 def walk(w, grads, lr, variant="official", roles=None, decay="before", weight_decay=0.0, **given):
     role = (roles or {}).get("*", "matrix" if w.ndim > 1 else "norm")
     if role == "norm":
-        ratio = {"lr_ratio": 5.0 if variant == "official-1b" else 1.0}
+        ratio = {"lr_ratio": {"official-1b": 5.0, "paper": 0.1}.get(variant, 1.0)}
         yield from adamw(w, grads, lr, **(ratio | given.get("companion", {})))
         return
     averaged = given.get("averaged", (role, variant) in [("head", v) for v in ("official", "paper")])

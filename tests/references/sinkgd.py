@@ -11,12 +11,12 @@ OPTIONS = [
     {"lr": 0.01, "vectors": "length", "eps": 5.0},
 ]
 
-PORT = {"size": "column", "eps": 1e-6, "eps_form": "add", "vectors": "length", "companion": {"lr_ratio": 2.0}}
+PORT = {"size": "column", "eps": 1e-6, "eps_form": "add", "vectors": "length", "companion": {"lr_ratio": 3.0}}
 VARIANTS = {
     "paper": {},
     "one-round": {"L": 1},
     "naubull2": PORT,
-    "forgather": {"size": "matrix", "companion": {"lr_ratio": 0.4}},
+    "forgather": {"size": "matrix", "companion": {"lr_ratio": 0.5}},
 }
 
 

@@ -58,7 +58,7 @@ def walk(w, grads, lr, variant="v1", decay="before", weight_decay=0.0, eps=1e-8,
         given.get("rescale", rescale),
     )
     if w.ndim < 2:
-        ratio = 2.0 if "unscaled" in variant else 20.0
+        ratio = 3.0 if "unscaled" in variant else 20.0
         yield from adamw(w, grads, lr, **({"lr_ratio": ratio} | (companion or {})))
         return
     for g in grads:

@@ -67,7 +67,12 @@ class SCALE(Rule):
     variants = {
         "official": {},
         "official-1b": {"lr": 2e-4, "companion": {"lr_ratio": 5.0}},
-        "paper": {"norm": "length", "lr": 3e-2, "lr_grid": (4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2, 0.128)},
+        "paper": {
+            "norm": "length",
+            "lr": 4e-2,
+            "lr_grid": (4e-2, 8e-2, 0.16, 0.32, 0.64, 1.28),
+            "companion": {"lr_ratio": 0.1},
+        },
         "no-momentum": {"by_role": {"head": {"averaged": False}}},
         "tied": {"by_role": {"embed": {"averaged": True}}},
     }
@@ -77,7 +82,7 @@ class SCALE(Rule):
         "steps and a cosine"
     )
 
-    lr: float = number(1e-3, "learning rate", grid=(5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2))
+    lr: float = number(1e-3, "learning rate", grid=(2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2))
     momentum: float = number(0.9, "decay rate of the head's average", grid=(0.8, 0.9, 0.95), high=1.0)
     weight_decay: float = number(0.0, "weight decay", grid=(0.0, 0.1))
     decay: Decay = choice("before", "where the decay acts", options=DECAYS)

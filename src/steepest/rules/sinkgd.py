@@ -66,15 +66,15 @@ class SinkGD(Rule):
             "eps": 1e-6,
             "eps_form": "add",
             "vectors": "length",
-            "lr": 1e-2,
-            "lr_grid": (2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2),
-            "companion": {"lr_ratio": 2.0},
+            "lr": 2e-2,
+            "lr_grid": (1e-2, 2e-2, 4e-2, 8e-2, 0.16, 0.32),
+            "companion": {"lr_ratio": 3.0},
         },
         "forgather": {
             "size": "matrix",
-            "lr": 5e-2,
-            "lr_grid": (1e-2, 2e-2, 4e-2, 8e-2, 0.16, 0.32),
-            "companion": {"lr_ratio": 0.4},
+            "lr": 0.16,
+            "lr_grid": (4e-2, 8e-2, 0.16, 0.32, 0.64, 1.28),
+            "companion": {"lr_ratio": 0.5},
         },
     }
     recipe = {"L": 5, "companion": {"lr_ratio": 20.0}}
@@ -83,7 +83,7 @@ class SinkGD(Rule):
         ".9/.999"
     )
 
-    lr: float = number(1e-3, "learning rate of the matrices", grid=(2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3))
+    lr: float = number(1e-3, "learning rate of the matrices", grid=(1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2))
     weight_decay: float = number(0.0, "weight decay", grid=(0.0, 0.1))
     decay: Decay = choice("before", "where the decay acts", options=DECAYS)
     L: int = choice(5, "rounds, each first over rows and then over columns", grid=(1, 5), low=1)

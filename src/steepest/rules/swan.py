@@ -69,9 +69,9 @@ class SWAN(Rule):
         "v1-exact-unscaled": {
             "whitening": "exact",
             "rescale": False,
-            "lr": 1e-2,
-            "lr_grid": (2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2),
-            "companion": {"lr_ratio": 2.0},
+            "lr": 2e-2,
+            "lr_grid": (1e-2, 2e-2, 4e-2, 8e-2, 0.16, 0.32),
+            "companion": {"lr_ratio": 3.0},
         },
         "icml": {"gradnorm": "rms", "ns_steps": 6},
         "icml-exact": {"gradnorm": "rms", "whitening": "exact"},
@@ -82,7 +82,7 @@ class SWAN(Rule):
         "no decay, betas .9/.999"
     )
 
-    lr: float = number(1e-3, "learning rate of the matrices", grid=(2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3))
+    lr: float = number(1e-3, "learning rate of the matrices", grid=(1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2))
     weight_decay: float = number(0.0, "weight decay", grid=(0.0, 0.1))
     decay: Decay = choice("before", "where the decay acts", options=DECAYS)
     gradnorm: str = choice("std", "what a row is divided by, std after centring", options=("std", "rms"))
