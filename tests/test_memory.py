@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import begun, step
+from cases import step, untold
 from torch import nn
 
 import steepest
@@ -27,7 +27,7 @@ from steepest.planning.fits import configurations, fits
 from steepest.planning.models import KNOWN, Model, described, model_named
 from steepest.planning.plan import memory, planned
 from steepest.planning.published import CLAIMS, compared
-from steepest.registry import built_in, resolve, rules
+from steepest.registry import built_in, resolve, rule_named, rules
 
 TINY = {
     "model_type": "llama", "hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 2,
@@ -128,7 +128,8 @@ def test_every_slot_is_what_two_steps_leave(name: str, options: dict[str, Any]) 
     except SteepestError:
         pytest.skip("the optimizer itself refuses these options for this model")
     model = real(tiny())
-    optimizer = begun(resolve(name).kind(model, engine="loop", **options))  # type: ignore[call-arg, arg-type]
+    run = {k: v for k, v in untold(rule_named(name)).items() if k == "total_steps"}
+    optimizer = resolve(name).kind(model, engine="loop", **run, **options)  # type: ignore[call-arg, arg-type]
     draw = torch.Generator().manual_seed(1)
     for _ in range(2):
         for p in model.parameters():

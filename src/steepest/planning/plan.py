@@ -382,6 +382,8 @@ def _buffers(optimizer: Optimizer) -> int:
     total, firsts = 0, optimizer.first_pieces()
     for group in optimizer.param_groups:
         rule = optimizer.rule_of(group)
+        if optimizer._form is not None and rule.scope == "element":
+            continue  # pieces with codes in their state are not joined
         turns: dict[int, list[Piece]] = {}
         for p in (p for p in group["params"] if p.requires_grad):
             bare = p.detach().to("meta")
