@@ -54,7 +54,8 @@ def test_the_own_subspace_is_the_recorded_one_up_to_sign(variant: str, dtype: to
             recorded = arrays[key].astype(np.float64)
             axis = 0 if side == "left" else 1
             turned = found * np.sign((found * recorded).sum(axis=axis, keepdims=True))
-            np.testing.assert_allclose(turned, recorded, atol=1e-12 if dtype == torch.float64 else 1e-5)
+            # Libraries and processors differ in float32: by 2e-5 between two of them.
+            np.testing.assert_allclose(turned, recorded, atol=1e-12 if dtype == torch.float64 else 1e-4)
             if signs == "largest":
                 largest = np.take_along_axis(found, abs(found).argmax(axis=axis, keepdims=True), axis)
                 assert (largest > 0).all()
