@@ -163,7 +163,7 @@ def test_bytes_of_a_step_per_weight_are_those_counted_by_hand(
 def test_bytes_of_a_step_are_those_of_gradients_weights_and_the_state_that_stands(name: str) -> None:
     shapes = shapes_of("50k")
     plan = planned(resolve(name), shapes, torch.float32)
-    state = sum(t.numel() * 4 for held in plan.state.values() for t in held.values()) - 4 * len(shapes.named)
+    state = sum(t.nbytes for held in plan.state.values() for t in held.values()) - 4 * len(shapes.named)
     assert bounds.work_of(plan, torch.float32).bytes == 12 * shapes.weights + 2 * state
 
 

@@ -49,7 +49,7 @@ class Work:
 
 def work_of(optimizer: Optimizer, dtype: torch.dtype) -> Work:
     """What one step of this optimizer must do, all weights being of this type; its tensors are not touched."""
-    moved, products = 0.0, dict[tuple[int, Types], float]()
+    moved, products = float(bytes_of(optimizer)), dict[tuple[int, Types], float]()
     counted: dict[tuple[Rule, tuple[int, ...]], float] = {}
     seen = [
         (optimizer.rule_of(group), route.shape)
@@ -58,7 +58,6 @@ def work_of(optimizer: Optimizer, dtype: torch.dtype) -> Work:
         for route in optimizer.routes_of(p)
     ]
     for rule, shape in seen:
-        moved += bytes_of(rule, shape, dtype)
         if rule.scope == "element":
             continue
         if (rule, shape) not in counted:
@@ -69,10 +68,11 @@ def work_of(optimizer: Optimizer, dtype: torch.dtype) -> Work:
     return Work(moved, products)
 
 
-def bytes_of(rule: Rule, shape: tuple[int, ...], dtype: torch.dtype) -> int:
-    """Bytes that a step moves for one weight: gradient read, weight and slots read and written."""
-    slots = sum(math.prod(slot.shape) * _type(slot, dtype).itemsize for slot in rule.slots(shape).values())
-    return 3 * math.prod(shape) * dtype.itemsize + 2 * slots
+def bytes_of(optimizer: Optimizer) -> int:
+    """Bytes that a step moves: each gradient read, each weight and its state read and written."""
+    weights = sum(3 * p.nbytes for group in optimizer.param_groups for p in group["params"])
+    state = (t for slots in optimizer.state.values() for name, t in slots.items() if name != "step")
+    return weights + sum(2 * t.nbytes for t in state)
 
 
 def flops_of(rule: Rule, shape: tuple[int, ...], dtype: torch.dtype) -> float:

@@ -15,18 +15,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from steepest import estimates
 from steepest.core.errors import BadInput, RoutingError
+from steepest.core.lowbit import format_of
 from steepest.core.rule import hyperparameters
 from steepest.lab.bench.bounds import Types, Work, period, work_of
-from steepest.lab.bench.peers import PEERS, Peer, absent, fused, present
+from steepest.lab.bench.peers import LOW_BIT, PEERS, Peer, absent, fused, present
 from steepest.lab.bench.shapes import Shapes
 from steepest.lab.bench.timing import Block, extra_bytes, once, timed
 from steepest.optimizer import Optimizer
 from steepest.registry import Contender, resolve
 
 LR = 1e-6
+"""So small that the weights, which all entries move together, stay where they were."""
 RUN = 10_000
 """Steps of the run that the timed ones are taken from, for rules that want to know."""
-"""So small that the weights, which all entries move together, stay where they were."""
 REFERENCE = "torch AdamW fused"
 FEWEST = 3
 """Steps in a block of an optimizer whose steps are all alike."""
@@ -154,8 +155,12 @@ def candidates(spec: str, engines: Sequence[str], shapes: Shapes, dtype: torch.d
 
 def peers(spec: str, shapes: Shapes, dtype: torch.dtype) -> list[Candidate]:
     """The peers of the spec's rule; one that is not installed says so when it is built."""
-    rule = resolve(spec).rule
-    return [] if rule is None else _of_peers(spec, PEERS.get(rule.name(), ()), shapes, dtype)
+    contender = resolve(spec)
+    if contender.rule is None:
+        return []
+    form = format_of(contender.recipe.get("state"))
+    of = PEERS if form is None else LOW_BIT if form.bits == 8 else {}
+    return _of_peers(spec, of.get(contender.rule.name(), ()), shapes, dtype)
 
 
 def told_run(contender: Contender, shapes: Shapes) -> Contender:

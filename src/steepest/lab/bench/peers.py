@@ -131,6 +131,12 @@ def _of(package: str, kind: str, *options: str) -> Make:
     return make
 
 
+def _eight_bit(package: str, module: str, kind: str) -> Peer:
+    """Another package's AdamW with state of 8 bits, for weights on which it runs."""
+    make: Make = lambda params, h: getattr(importlib.import_module(module), kind)(params, **_adam(h))  # noqa: E731
+    return Peer(f"{package} {kind}", package, make)
+
+
 LION = ("lr", "betas", "weight_decay")
 MOMENTUM = ("lr", "momentum", "weight_decay")
 MUON = (*MOMENTUM, "nesterov", "ns_steps")
@@ -166,3 +172,10 @@ PEERS: dict[str, tuple[Peer, ...]] = {
     ),
 }
 """By rule; torch's fused AdamW is not among them, since it is measured always."""
+LOW_BIT: dict[str, tuple[Peer, ...]] = {
+    "adamw": (
+        _eight_bit("bitsandbytes", "bitsandbytes.optim", "AdamW8bit"),
+        _eight_bit("torchao", "torchao.optim", "AdamW8bit"),
+    ),
+}
+"""By rule, of those with state of 8 bits."""
