@@ -195,8 +195,11 @@ def test_seven_billion_weights_are_planned_in_two_seconds() -> None:
     assert sum(part.elements for part in plan.parts) == 6_738_415_616
 
 
+@pytest.mark.parametrize("state", ["full", "8bit"])
 @pytest.mark.parametrize("name", ["adamw", "muon", "galore", "soap", "adafactor"])
-def test_buffers_are_those_that_the_engine_makes_on_a_gpu(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_buffers_are_those_that_the_engine_makes_on_a_gpu(
+    name: str, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made: list[int] = []
 
     class Room(units.Room):
@@ -204,15 +207,23 @@ def test_buffers_are_those_that_the_engine_makes_on_a_gpu(name: str, monkeypatch
             super().__init__(buckets)
             made.append(sum(t.nbytes for t in self.buffers.values()))
 
-    plan = memory(tiny(), name)
+    plan = memory(tiny(), name, state=state)
     monkeypatch.setattr(units, "Room", Room)
-    monkeypatch.setattr(sys.modules["steepest.engines.batched"], "on_cpu", lambda pieces: False)
+    for engine in ("batched", "lowbit"):
+        monkeypatch.setattr(sys.modules[f"steepest.engines.{engine}"], "on_cpu", lambda pieces: False)
     model = real(tiny())
-    optimizer = face(rules()[name])(model, engine="batched")
+    optimizer = face(rules()[name])(model, engine="batched", state=state)
     for p in model.parameters():
         p.grad = 0.01 * torch.randn_like(p)
     optimizer.step()
-    assert plan.buffers == sum(made) > 0
+    assert plan.buffers == sum(made) and (made or state == "8bit")
+
+
+def test_codes_take_a_byte_a_number_and_a_scale_a_block() -> None:
+    """As systems/memory_claims.md counts 8-bit Adam; weights of fewer than 4,096 numbers keep full state."""
+    plan = memory(tiny(), "adamw", state="8bit")
+    small = 5 * 64
+    assert plan.state == 2 * (133_440 - small) + 2 * 4 * (133_440 - small) // 256 + 8 * small
 
 
 def test_a_frozen_weight_has_neither_gradient_nor_state() -> None:
@@ -510,7 +521,7 @@ def test_the_verb_tells_what_fits_and_draws_it(capsys: pytest.CaptureFixture[str
     (tmp_path / "config.json").write_text(json.dumps(TINY))
     figure = tmp_path / "fits.svg"
     words = ("--model", str(tmp_path), "--fits", "2MB", "--figure", str(figure))
-    text = output(capsys, *words)
+    text = output(capsys, *words, "--state", "8bit")
     assert "galore" in text and "over by" in text and f"fit in {'2MB'} at their smallest" in text
     drawing = ET.parse(figure).getroot()
     assert drawing.tag.endswith("svg") and "adamw" in figure.read_text() and "2 MB" in figure.read_text()

@@ -43,6 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="24GiB, 16GB: what fits, each rule at its smallest and largest configuration",
     )
     add("--dtype", default="float32", help="of the weights: float32 or bfloat16 (float32)")
+    add("--state", default="full", help="how state lies in memory: full, 8bit or 4bit (full)")
     add(
         "--accounting",
         metavar="PRESET",
@@ -113,7 +114,7 @@ def plans(args: argparse.Namespace, model: Model, how: str, size: int | None) ->
     refused: list[str] = []
     for spec in dict.fromkeys(args.optimizer or rules()):
         try:
-            found.append(memory(model, spec, accounting=how, recipe=args.recipe))
+            found.append(memory(model, spec, accounting=how, recipe=args.recipe, **formed(args)))
         except SteepestError as error:
             if args.optimizer:
                 raise
@@ -150,7 +151,7 @@ def fitting(args: argparse.Namespace, model: Model, how: str, size: int) -> int:
 
     if args.recipe:
         raise BadInput("--fits tries every configuration: give --recipe with --optimizer, or leave it out")
-    found = fits(model, how)
+    found = fits(model, how, **formed(args))
     if args.json:
         told = {
             "model": model.name,
@@ -199,6 +200,11 @@ def left(plan: Memory, size: int) -> str:
     """``fits, 3.20 left`` or ``over by 1.05``."""
     rest = size - plan.total
     return f"fits, {plan.accounting.shown(rest)} left" if rest >= 0 else f"over by {plan.accounting.shown(-rest)}"
+
+
+def formed(args: argparse.Namespace) -> dict[str, str]:
+    """The option of every constructor that --state is; none where it is as usual, for classes that have none."""
+    return {} if args.state == "full" else {"state": args.state}
 
 
 def verdict(plan: Memory, size: int) -> str:

@@ -39,20 +39,23 @@ class Fit:
         return found
 
 
-def fits(model: Model, accounting: str | Accounting = "steepest") -> list[Fit]:
-    """Every optimizer of ``steepest list``, least memory first; those that refuse the model last."""
-    found = [_fit(name, rule, model, accounting) for name, rule in rules().items()]
+def fits(model: Model, accounting: str | Accounting = "steepest", **options: Any) -> list[Fit]:
+    """Every optimizer of ``steepest list``, least memory first; those that refuse the model last.
+
+    ``options`` go to every constructor, such as ``state="8bit"``.
+    """
+    found = [_fit(name, rule, model, accounting, options) for name, rule in rules().items()]
     return sorted(
         found, key=lambda fit: (fit.smallest is None, fit.smallest.total if fit.smallest else 0, fit.name)
     )
 
 
-def _fit(name: str, rule: type[Rule], model: Model, accounting: str | Accounting) -> Fit:
+def _fit(name: str, rule: type[Rule], model: Model, accounting: str | Accounting, fixed: Mapping[str, Any]) -> Fit:
     plans: list[tuple[str, Memory]] = []
     refusal = ""
     for options in configurations(rule):
         try:
-            plan = memory(model, name, accounting=accounting, **options)
+            plan = memory(model, name, accounting=accounting, **fixed, **options)
         except SteepestError as error:
             refusal = refusal or str(error)
             continue

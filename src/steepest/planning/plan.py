@@ -22,6 +22,7 @@ from steepest.core.errors import BadInput
 from steepest.core.job import Piece
 from steepest.core.naming import ROLES
 from steepest.core.rule import Rule, working_dtype
+from steepest.engines.lowbit import names_of
 from steepest.engines.units import GPU, Room, together
 from steepest.optimizer import Optimizer
 from steepest.planning.accounting import Accounting, Unit, accounting_of, dtype_named, name_of
@@ -382,15 +383,15 @@ def _buffers(optimizer: Optimizer) -> int:
     total, firsts = 0, optimizer.first_pieces()
     for group in optimizer.param_groups:
         rule = optimizer.rule_of(group)
-        if optimizer._form is not None and rule.scope == "element":
-            continue  # pieces with codes in their state are not joined
-        turns: dict[int, list[Piece]] = {}
+        runs: dict[tuple[int, bool], list[Piece]] = {}
         for p in (p for p in group["params"] if p.requires_grad):
             bare = p.detach().to("meta")
             found = pieces_of(bare, bare, rule, optimizer.state.get(p, {}), optimizer._layout[p])
             for index, (piece, _) in enumerate(found, start=firsts[p]):
-                turns.setdefault(index % rule.turns, []).append(piece)
-        for pieces in turns.values():
+                coded = bool(names_of(piece))
+                if not (coded and rule.scope == "element"):  # an element rule opens codes weight by weight
+                    runs.setdefault((index % rule.turns, coded), []).append(piece)
+        for pieces in runs.values():
             joined = (bucket for bucket in together(rule, pieces, GPU) if len(bucket) > 1)
             total += _bytes(Room(joined).buffers.values())
     return total
