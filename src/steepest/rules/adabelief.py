@@ -48,8 +48,9 @@ class AdaBelief(Rule):
         "pretraining a language model, so that it is a thing to try and not a first choice. Set eps knowingly: it "
         "is added to a square and kept, so that it acts as a floor of sqrt(eps / (1 - beta2)) under the root, "
         "3e-7 by default and 3e-3 at the 1e-8 that the paper's image tasks use, which makes most language-model "
-        "gradients plain SGD. Clip by norm and not by value: clipped values are constant, and of a gradient that "
-        "does not vary the step grows without need."
+        "gradients plain SGD. The rectified step is short for some 1 / (1 - beta2) steps: a run of a few hundred "
+        "wants several times AdamW's learning rate. Clip by norm and not by value: clipped values are constant, "
+        "and of a gradient that does not vary the step grows without need."
     )
     quirks = (
         "eps is added to s at every step and stays: s carries eps / (1 - beta2), a thousand times eps by default. "
@@ -85,7 +86,7 @@ class AdaBelief(Rule):
         "eps 1e-16, decoupled decay 1e-4, rectified; no larger language model is known"
     )
 
-    lr: float = number(1e-3, "learning rate", grid=(1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2))
+    lr: float = number(1e-3, "learning rate", grid=(3e-3, 1e-2, 3e-2, 0.1, 0.3))
     betas: tuple[float, float] = number(
         (0.9, 0.999),
         "decay rates of the average gradient and of its spread",

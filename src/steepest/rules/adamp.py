@@ -50,7 +50,7 @@ class AdamP(Rule):
         "To the code a gradient of zeros is at right angles to everything, so that it projects and spares 0.9 of "
         "the decay; so is one whose norm is below eps. Here a zero shows nothing, and cosines are exact; "
         "zero_gradient='orthogonal' is the code's.",
-        "Rows without a gradient, such as tokens not in the batch, hinder neither.",
+        "Rows without a gradient, such as tokens not in the batch, hinder neither form.",
         "Rows are the first dimension's: tokens of an embedding, outputs of a linear map; joined queries, keys "
         "and values are looked at as they are stored.",
         "delta=0 is AdamW.",
@@ -62,7 +62,7 @@ class AdamP(Rule):
         "2509.02046"
     )
 
-    lr: float = number(1e-3, "learning rate", grid=(1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2))
+    lr: float = number(1e-3, "learning rate", grid=(2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2))
     betas: tuple[float, float] = number(
         (0.9, 0.999),
         "decay rates of the first and the second moment",

@@ -58,7 +58,7 @@ class EXAdam(Rule):
     recipe = {"weight_decay": 1e-5}
     recipe_source = "AhmedMostafa16/EXAdam README, recommended for NLP (betas .9/.999, decay 1e-5, with lr 3e-4)"
 
-    lr: float = number(1e-3, "learning rate", grid=(3e-4, 6e-4, 1.2e-3, 2.5e-3, 5e-3, 1e-2))
+    lr: float = number(1e-3, "learning rate", grid=(1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2))
     betas: tuple[float, float] = number(
         (0.9, 0.999),
         "decay rates of the first and the second moment",
