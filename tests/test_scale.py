@@ -131,11 +131,12 @@ def test_norms_and_biases_follow_the_one_learning_rate_in_the_ratio_told() -> No
     assert {g["rule"]: g["lr"] for g in large.param_groups} == {"scale": 2e-4, "adamw": 1e-3}
 
 
-def test_a_tied_head_has_the_embeddings_role_and_variant_tied_gives_it_the_momentum() -> None:
+def test_a_tied_head_has_the_embeddings_role_and_variant_tied_treats_it_as_the_head() -> None:
     model = nn.ModuleDict({"embed": nn.Embedding(12, 4), "q": nn.Linear(4, 4), "lm_head": nn.Linear(4, 12)})
     model["lm_head"].weight = model["embed"].weight
     weight = model["embed"].weight
-    for variant, kept in (("official", set()), ("tied", {"momentum_buffer"})):
+    for variant, kept, along in (("official", set(), "column"), ("tied", {"momentum_buffer"}, "row")):
         optimizer = steepest.SCALE(model, variant=variant)
+        assert [g["along"] for g in optimizer.param_groups if any(weight is p for p in g["params"])] == [along]
         assert {route.role for route in optimizer.routes_of(weight)} == {"embed"}
         assert set(optimizer.state[weight]) - {"step"} == kept

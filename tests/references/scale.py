@@ -22,7 +22,7 @@ def walk(w, grads, lr, variant="official", roles=None, decay="before", weight_de
         return
     averaged = given.get("averaged", (role, variant) in [("head", v) for v in ("official", "paper")])
     averaged = averaged or (role, variant) == ("embed", "tied")
-    axis = 0 if role == "embed" or given.get("along") == "column" else 1
+    axis = 0 if (role == "embed" and variant != "tied") or given.get("along") == "column" else 1
     beta, m = given.get("momentum", 0.9), np.zeros_like(w)
     for g in grads:
         if decay == "coupled":

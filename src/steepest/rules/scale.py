@@ -58,8 +58,9 @@ class SCALE(Rule):
         "The code finds the embedding by embed_tokens in its name and gives momentum to every matrix that is in "
         "neither attention nor MLP; here roles tell, and only the head has momentum. For what the code does with "
         "other matrices: by_role={'matrix': {'averaged': True}}.",
-        "A head that is tied to the embedding is one weight with the embedding's role: no momentum where the "
-        "paper wants it, and columns instead of rows. Variant tied averages it.",
+        "A head that is tied to the embedding is one weight with the embedding's role: columns, and no momentum "
+        "where the paper wants it. Variant tied treats it as the head. On 82,000 weights, lr 8e-3, one seed: loss "
+        "4.42 as an embedding, 4.15 averaged, 4.02 as the head; nothing is published.",
         "A row of zeros, of a weight that no gradient reached, stays.",
         "The code scales the rate of norms and biases by adam_lr / lr at every step of the schedule; here that "
         "ratio is the companion's lr_ratio.",
@@ -74,7 +75,7 @@ class SCALE(Rule):
             "companion": {"lr_ratio": 0.1},
         },
         "no-momentum": {"by_role": {"head": {"averaged": False}}},
-        "tied": {"by_role": {"embed": {"averaged": True}}},
+        "tied": {"by_role": {"embed": {"averaged": True, "along": "row"}}},
     }
     recipe = {"momentum": 0.9, "weight_decay": 0.0}
     recipe_source = (

@@ -58,7 +58,7 @@ class SGDSaI(Rule):
         "the official code's defaults (momentum .9, decay .01); the paper trains with a cosine schedule"
     )
 
-    lr: float = number(1e-2, "learning rate", grid=(0.03, 0.1, 0.3, 1.0, 3.0, 10.0))
+    lr: float = number(1e-2, "learning rate", grid=(0.01, 0.03, 0.1, 0.3, 1.0))
     momentum: float = number(0.9, "decay rate of the momentum", grid=(0.8, 0.9, 0.95, 0.98), high=1.0)
     eps: float = number(1e-8, "added to the std of the first gradient")
     weight_decay: float = number(1e-2, "weight decay", grid=(0.0, 1e-3, 1e-2, 0.1))
