@@ -87,7 +87,7 @@ class SGDSaI(Rule):
             fresh = known == 0
         else:
             fresh = torch.full_like(known, step.phase == "first", dtype=torch.bool)
-        # In every step, because whether a tensor was measured is in its state: a sixth of the step's time.
+        # In every step, because whether a tensor was measured is in its state.
         gain = torch.where(fresh, self.measured(g), known)
         if "momentum_buffer" not in state:
             return gain.reshape(()) * g, {"gain": gain}
@@ -97,15 +97,26 @@ class SGDSaI(Rule):
 
     def measured(self, g: Tensor) -> Tensor:
         """The gain that this gradient tells, (1,); of a gradient of zeros 0."""
-        n = g.numel()
-        std = torch.std(g) if n > 1 else torch.zeros_like(g).reshape(())
-        # From std and mean, because torch's norm of millions of numbers is wrong in the third digit in float32.
-        norm = torch.hypot(math.sqrt(n - 1) * std, math.sqrt(n) * g.mean())
+        n, tiny = g.numel(), torch.finfo(g.dtype).tiny
+        size = torch.maximum(g.amax(), -g.amin()).clamp(min=tiny)  # squares of 1e30 overflow to a gain of nan
+        mean = g.mean()
+        spread, centre = euclidean((g - mean).div_(size)), mean / size
+        norm, std = torch.hypot(spread, math.sqrt(n) * centre), spread / math.sqrt(max(1, n - 1))
         if self.formulation == "mended":
             rms = norm / math.sqrt(n)
             std = rms if n == 1 else torch.maximum(std, rms / self.most)
-        return (norm / (std + self.eps).clamp(min=torch.finfo(g.dtype).tiny)).reshape(1)
+        return (norm / (std + self.eps / size).clamp(min=tiny)).reshape(1)
 
     @classmethod
     def of_trajectory(cls, told: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
         return dict(told["hyperparameters"])
+
+
+def euclidean(x: Tensor) -> Tensor:
+    """The norm of a tensor of any shape.
+
+    Row by row first: over millions of numbers at once torch's is wrong in the third digit in float32. (torch.std
+    is right, but takes ten times as long over stacked tensors.)
+    """
+    rows = torch.linalg.vector_norm(x, dim=-1) if x.ndim > 1 else x
+    return torch.linalg.vector_norm(rows)
