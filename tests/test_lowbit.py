@@ -95,8 +95,8 @@ def test_what_is_not_a_number_shows_in_its_block(bad: float, engine: str) -> Non
     w.grad = torch.ones(2, 64)
     w.grad[0, 3] = bad
     optimizer.step()
-    assert not optimizer.state[w]["exp_avg.scale"][0].isfinite()
-    assert optimizer.state[w]["exp_avg.scale"][1].isfinite()
+    assert not optimizer.state[w]["exp_avg.absmax"][0].isfinite()
+    assert optimizer.state[w]["exp_avg.absmax"][1].isfinite()
 
 
 @pytest.mark.parametrize("variant", ["adamw8bit_exact", "adamw8bit_min4096_is32bit"])
@@ -125,7 +125,7 @@ def test_after_twelve_steps_the_authors_codes_and_scales_are_reached(engine: str
     for n, p in named.items():
         for k, slot in ((1, "exp_avg"), (2, "exp_avg_sq")):
             state = optimizer.state[p]
-            np.testing.assert_allclose(state[f"{slot}.scale"], arrays[f"extra/final_absmax{k}/{n}"], rtol=1e-6)
+            np.testing.assert_allclose(state[f"{slot}.absmax"], arrays[f"extra/final_absmax{k}/{n}"], rtol=1e-6)
             differ = state[slot].numpy() != arrays[f"extra/final_state{k}/{n}"]
             assert differ.mean() <= 0.005, f"{n} {slot}: {differ.sum()} of {differ.size} codes"
 
@@ -199,7 +199,7 @@ def moment(optimizer: steepest.optimizer.Optimizer, p: torch.Tensor, form: LowBi
     if form is None:
         return state["exp_avg"]
     codes = state["exp_avg"].reshape(-1)
-    found = dequantised(codes, state["exp_avg.scale"], p.numel(), form.bits, form.block, True)
+    found = dequantised(codes, state["exp_avg.absmax"], p.numel(), form.bits, form.block, True)
     return found.view(p.shape)
 
 
@@ -224,7 +224,7 @@ def test_a_block_of_the_checkpoint_is_no_option_of_this_optimizer() -> None:
     a, b = (torch.nn.Parameter(torch.ones(64, 64)) for _ in range(2))
     saved, loaded = steepest.AdamW([a], state=LowBit(block=128)), steepest.AdamW([b], state="8bit")
     loaded.load_state_dict(saved.state_dict())
-    assert loaded.state[b]["exp_avg.scale"].shape == (16,)
+    assert loaded.state[b]["exp_avg.absmax"].shape == (16,)
     assert loaded.state_dict()["param_groups"][0]["state_format"]["block"] == 256
 
 
@@ -252,9 +252,9 @@ def test_only_large_slots_of_the_weights_shape_are_kept_in_codes() -> None:
     assert {k: v.dtype for k, v in steepest.AdamW([p], state="8bit").state[p].items()} == {
         "step": torch.float32,
         "exp_avg": torch.uint8,
-        "exp_avg.scale": torch.float32,
+        "exp_avg.absmax": torch.float32,
         "exp_avg_sq": torch.uint8,
-        "exp_avg_sq.scale": torch.float32,
+        "exp_avg_sq.absmax": torch.float32,
     }
 
 
@@ -271,7 +271,7 @@ def test_a_fused_weights_parts_have_codes_of_their_own() -> None:
         [("h.0.attn.c_attn.weight", w)], layouts={"h.0.attn.c_attn.weight": "qkv"}, state=ALL
     )
     walk(optimizer, {"w": w}, 2)
-    assert {"momentum_buffer.q", "momentum_buffer.scale.q"} <= set(optimizer.state[w])
+    assert {"momentum_buffer.q", "momentum_buffer.absmax.q"} <= set(optimizer.state[w])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from steepest.arrangement import is_dtensor, local
 from steepest.core.errors import BadInput, UnsupportedTensor
 from steepest.core.job import REST, Rounding
 from steepest.core.layout import Layout
-from steepest.core.lowbit import SCALE, LowBit
+from steepest.core.lowbit import ABSMAX, LowBit
 from steepest.core.rule import Rule, Slot, working_dtype
 from steepest.linalg.quantise import dequantised, quantised
 
@@ -67,7 +67,7 @@ def converted(
     """A weight's saved state in another format; what has no place in the rule's slots stays as it is."""
     state = dict(saved)
     for name, part, shape, slot in slots_of(p, rule, layout):
-        key, scale = key_of(name, part), key_of(f"{name}.{SCALE}", part)
+        key, scale = key_of(name, part), key_of(f"{name}.{ABSMAX}", part)
         if old is not None and scale in state and key in state:
             n = slot_size(slot)
             full = dequantised(state[key].reshape(-1), state.pop(scale), n, old.bits, old.block, slot.signed)

@@ -12,7 +12,7 @@ import torch
 from steepest.core.errors import BadInput, UnknownName
 from steepest.core.rule import Slot
 
-SCALE = "scale"
+ABSMAX = "absmax"
 """The key of a slot's scales is the slot's with this after a point."""
 
 
@@ -45,7 +45,7 @@ class LowBit:
         """What is kept of a slot, by what is put behind its name: codes, flat if two share a byte, and scales."""
         n = math.prod(slot.shape)
         codes = Slot(slot.shape if self.bits == 8 else (-(-n // 2),), torch.uint8)
-        return {"": codes, f".{SCALE}": Slot((-(-n // self.block),), torch.float32)}
+        return {"": codes, f".{ABSMAX}": Slot((-(-n // self.block),), torch.float32)}
 
     def told(self) -> dict[str, Any]:
         """Itself as what checkpoints and records hold."""

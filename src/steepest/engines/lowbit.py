@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from steepest.core.job import NO_GRAD, Moment, Piece, Run
-from steepest.core.lowbit import SCALE, LowBit
+from steepest.core.lowbit import ABSMAX, LowBit
 from steepest.core.rule import Rule
 from steepest.engines.units import CPU, GPU, Unit, alone, on_cpu, units
 from steepest.engines.write import move
@@ -20,7 +20,7 @@ from steepest.linalg.quantise import dequantised, quantised
 
 def names_of(piece: Piece) -> list[str]:
     """The slots of a piece that are kept in codes."""
-    return [key.removesuffix(f".{SCALE}") for key in piece.state if key.endswith(f".{SCALE}")]
+    return [key.removesuffix(f".{ABSMAX}") for key in piece.state if key.endswith(f".{ABSMAX}")]
 
 
 def opening(rule: Rule, pieces: list[Piece], form: LowBit) -> Run:
@@ -47,12 +47,12 @@ def opened(rule: Rule, piece: Piece, form: LowBit | None) -> dict[str, Tensor]:
     if form is None:
         return piece.state
     signed = signs(rule, piece)
-    state = {n: t for n, t in piece.state.items() if not n.endswith(f".{SCALE}")}
+    state = {n: t for n, t in piece.state.items() if not n.endswith(f".{ABSMAX}")}
     for name in names_of(piece):
-        codes, scale, shape = piece.state[name], piece.state[f"{name}.{SCALE}"], piece.weight.shape
-        lead = scale.shape[:-1]
+        codes, absmax, shape = piece.state[name], piece.state[f"{name}.{ABSMAX}"], piece.weight.shape
+        lead = absmax.shape[:-1]
         n = piece.weight.numel() // math.prod(lead)
-        flat = dequantised(codes.reshape(*lead, -1), scale, n, form.bits, form.block, signed[name])
+        flat = dequantised(codes.reshape(*lead, -1), absmax, n, form.bits, form.block, signed[name])
         state[name] = flat.view(shape)
     return state
 
@@ -65,11 +65,11 @@ def close(rule: Rule, piece: Piece, state: dict[str, Tensor], form: LowBit | Non
             if new is not piece.state[name]:
                 piece.state[name].copy_(new)
             continue
-        codes, scale = piece.state[name], piece.state[f"{name}.{SCALE}"]
-        flat = new.reshape(*scale.shape[:-1], -1)
-        made, scales = quantised(flat, form.bits, form.block, signed[name], form.keep_sign)
+        codes, absmax = piece.state[name], piece.state[f"{name}.{ABSMAX}"]
+        flat = new.reshape(*absmax.shape[:-1], -1)
+        made, maxima = quantised(flat, form.bits, form.block, signed[name], form.keep_sign)
         codes.copy_(made.view(codes.shape))
-        scale.copy_(scales)
+        absmax.copy_(maxima)
 
 
 def signs(rule: Rule, piece: Piece) -> dict[str, bool]:
@@ -83,7 +83,7 @@ def blocks(piece: Piece, form: LowBit) -> Unit:
     low, length = names_of(piece), max(1, int(CPU.block) // form.block) * form.block
 
     def parts(name: str, tensor: Tensor) -> tuple[Tensor, ...]:
-        of_scale, in_bytes = name.endswith(f".{SCALE}"), name in low and form.bits == 4
+        of_scale, in_bytes = name.endswith(f".{ABSMAX}"), name in low and form.bits == 4
         step = length // form.block if of_scale else length // 2 if in_bytes else length
         return tensor.view(-1).split(step)
 

@@ -87,12 +87,12 @@ def coded(program: Program) -> tuple[str, str]:
         assert form is not None
         of, kind = identifier(name), f"{'signed' if signed else 'unsigned'}_{form.bits}"
         codes = f"{of}_at + {'block' if form.bits == 8 else 'block / 2'}"
-        scale = f"{of}_scale_at[block / {form.block}]"
+        absmax = f"{of}_absmax_at[block / {form.block}]"
         opening += f"    float {of}_open[{form.block}];\n"
-        opening += f"    open_codes<{form.bits}>({codes}, {scale}, map_{kind}, {of}_open, end - block);\n"
+        opening += f"    open_codes<{form.bits}>({codes}, {absmax}, map_{kind}, {of}_open, end - block);\n"
         if name in program.stores:
             closing += (
-                f"    {scale} = close_codes<{form.bits}, {str(signed).lower()}>(\n"
+                f"    {absmax} = close_codes<{form.bits}, {str(signed).lower()}>(\n"
                 f"        {of}_open, end - block, {codes}, inside_{kind}, first_{kind});\n"
             )
     return opening, closing

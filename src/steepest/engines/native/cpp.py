@@ -8,7 +8,7 @@ from collections import Counter
 
 import torch
 
-from steepest.core.lowbit import SCALE
+from steepest.core.lowbit import ABSMAX
 from steepest.core.rule import Rule
 from steepest.engines.native.codes import coded, tables
 from steepest.engines.native.prelude import ENTRY, HELPERS, RESERVED, VECTOR_MATH
@@ -23,7 +23,7 @@ def source(rule: Rule, phase: str, program: Program) -> str:
     operands = program.types.operands
     lines, stores = body(program)
     name = identifier(rule.name())
-    changed = {*program.stores, *(f"{o}.{SCALE}" for o in program.stores)}
+    changed = {*program.stores, *(f"{o}.{ABSMAX}" for o in program.stores)}
     const = {o: "" if o in changed else "const " for o in operands}
     types = program.types
     arguments = ",\n    ".join(

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from steepest.core.job import Rounding
-from steepest.core.lowbit import SCALE, LowBit
+from steepest.core.lowbit import ABSMAX, LowBit
 from steepest.engines.draws import ROUNDS_STREAM
 
 
@@ -102,7 +102,7 @@ class Types:
     def seen(self) -> dict[str, torch.dtype]:
         """What the rule's text sees: opened codes, and no scales."""
         low = dict(self.low)
-        scales = {f"{name}.{SCALE}" for name in low}
+        scales = {f"{name}.{ABSMAX}" for name in low}
         return {n: torch.float32 if n in low else d for n, d in self.operands.items() if n not in scales}
 
     @property

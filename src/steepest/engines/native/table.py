@@ -12,7 +12,7 @@ from torch import Tensor
 
 from steepest.core.errors import BadInput
 from steepest.core.job import Piece
-from steepest.core.lowbit import SCALE
+from steepest.core.lowbit import ABSMAX
 from steepest.core.rule import Rule
 from steepest.engines.native.program import Inexpressible, Types
 from steepest.linalg.quantise import blocks_of
@@ -87,7 +87,7 @@ class Table:
 def length(name: str, size: int, types: Types) -> int:
     """How many elements an operand of a piece of this size has."""
     if types.form is not None and types.low:
-        if name.removesuffix(f".{SCALE}") != name:
+        if name.removesuffix(f".{ABSMAX}") != name:
             return blocks_of(size, types.form.block)
         if name in dict(types.low) and types.form.bits == 4:
             return -(-size // 2)
@@ -108,7 +108,7 @@ def check(rule: Rule, piece: Piece) -> None:
 
 
 def in_codes(name: str, piece: Piece) -> bool:
-    return name.endswith(f".{SCALE}") or f"{name}.{SCALE}" in piece.state
+    return name.endswith(f".{ABSMAX}") or f"{name}.{ABSMAX}" in piece.state
 
 
 def order_of(rule: Rule, piece: Piece) -> tuple[int, ...] | None:
