@@ -15,7 +15,7 @@ from references import stable_spam as stable_text
 from test_trajectories import INPUTS, ORACLES
 
 import steepest
-from steepest.core.errors import BadInput
+from steepest.core.errors import BadInput, UnsupportedTensor
 from steepest.core.rule import Step
 from steepest.faces import face
 from steepest.optimizer import Optimizer
@@ -305,6 +305,19 @@ def test_entries_outside_the_mask_neither_move_nor_decay_nor_have_state() -> Non
     assert 2.0 + 1.0 <= large < 3.05  # 2d of a float32 weight and a byte an entry
 
 
+@pytest.mark.parametrize(("every", "changes"), [(1, [1, 2, 3]), (2, [1, 3]), (3, [2]), (0, [])])
+def test_the_mask_changes_after_the_step_before_each_reset(every: int, changes: list[int]) -> None:
+    p = torch.nn.Parameter(torch.randn(30, 20))
+    optimizer = steepest.SPAM([("h.q.weight", p)], lr=0.01, density=0.5, reset_every=every)
+    optimizer.state[p]["mask"][:15] = True
+    found = []
+    for t in range(1, 4):
+        before = optimizer.state[p]["mask"].clone()
+        walk(optimizer, {"w": p}, 1, start=t)
+        found += [] if torch.equal(before, optimizer.state[p]["mask"]) else [t]
+    assert found == changes
+
+
 def test_the_masked_part_walks_as_a_weight_of_its_own() -> None:
     mask = torch.rand(9, 7, generator=torch.Generator().manual_seed(1)) < 0.5
     options: dict[str, Any] = {"lr": 0.01, "weight_decay": 0.1, "reset_every": 0}
@@ -329,6 +342,14 @@ def test_a_density_is_for_every_element_wise_rule(name: str) -> None:
     walk(over("spam", name, named, density=0.5, reset_every=3, reset_warmup=0), named, 2)
     moved = (named[Q] != before[Q]).sum()
     assert named[Q].isfinite().all() and int(moved) == 18
+
+
+def test_a_sharded_weight_is_refused_with_masks() -> None:
+    """Its state is allocated in its own shape, as for every element-wise rule."""
+    p, optimizer = alone(steepest.SPAM, density=0.5)
+    optimizer.state[p]["exp_avg"] = torch.zeros_like(p)
+    with pytest.raises(UnsupportedTensor, match="density is not for sharded weights: leave density out"):
+        stepped(optimizer, p, torch.ones(6, 6))
 
 
 def test_spam_is_element_wise_without_masks_and_sees_tensors_with_them() -> None:

@@ -13,8 +13,8 @@ from steepest.core.errors import BadInput
 from steepest.core.rule import Rule, Slot, Step, number
 from steepest.linalg.adam import ema
 from steepest.wrappers.adaclip import CODE, PAPER
+from steepest.wrappers.averages import bias, norm, same_gradient, slot, surging, whole
 from steepest.wrappers.made import made
-from steepest.wrappers.numbers import bias, norm, same_gradient, slot, surging, whole
 
 OVER = "adamw"
 OWN = ("norm_mean", "norm_rms", "norm_count")

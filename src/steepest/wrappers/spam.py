@@ -61,6 +61,7 @@ def spam(rule: type[Rule]) -> type[Rule]:
             "for which there is room up to six standard deviations. The state is 2d of a weight's and the mask a "
             "byte an entry, as there.",
             "reset_every=0 is no reset, and with a density one mask for good; there it divides by zero.",
+            "Weights that a companion moves are neither clipped nor reset.",
             "The authors' code writes the clipped gradient into p.grad and keeps its counters where state_dict "
             "does not find them again; its copy in the Stable-SPAM repository has a threshold of 2000.",
             *rule.quirks,

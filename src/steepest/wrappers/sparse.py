@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,8 @@ class Scope:
 def sparse(rule: type[Rule]) -> type[Rule]:
     """A subclass of a rule with a ``density``; below 1 only so many entries, and their state, are moved."""
     element = rule.scope == "element"
+    # Not super(): torch.compile takes a property that it finds there for its value.
+    below_writes: Callable[[Any], bool] = rule.writes_weight.fget  # type: ignore[attr-defined]
 
     @dataclass(frozen=True)
     class Sparse(rule):  # type: ignore[valid-type, misc]
@@ -52,6 +55,11 @@ def sparse(rule: type[Rule]) -> type[Rule]:
                     f"{self.name()}: density={self.density:g} keeps state of single entries, and this rule sees a "
                     f"whole {self.scope}: leave density out"
                 )
+            if below_writes(self):
+                raise BadInput(
+                    f"{self.name()}: the rule below writes the weight itself, and there is no direction for the "
+                    "masked entries: leave density out"
+                )
             if self.decay == "independent":
                 raise BadInput(f"{self.name()}: decay='independent' is not for masked weights: use 'before'")
 
@@ -62,7 +70,7 @@ def sparse(rule: type[Rule]) -> type[Rule]:
         @property
         def writes_weight(self) -> bool:
             """With masks: entries outside are not decayed either."""
-            return self.masked or super().writes_weight
+            return self.masked or below_writes(self)
 
         def redraws(self, t: int) -> bool:
             """Whether the mask changes after step t."""
@@ -79,14 +87,15 @@ def sparse(rule: type[Rule]) -> type[Rule]:
             return {**super().slots(self.mask_sizes(shape)[1:]), MASK: Slot(shape, torch.bool)}
 
         def phase(self, t: int, turn: int = 0) -> str:
-            word = "first" if t == 1 else "redraw" if self.redraws(t) else "keep"
+            words = {"first": t == 1, "redraw": self.redraws(t)}
+            word = "+".join(word for word, said in words.items() if said) or "keep"
             return above(word if self.masked else "all", super().phase(t, turn))
 
         def randoms(self, shape: tuple[int, ...], phase: str) -> dict[str, Draw]:
             word, _, inner = phase.partition(" ")
             if not self.masked:
                 return super().randoms(shape, inner)  # type: ignore[no-any-return]
-            own = {"mask_draw": Draw("uniform", shape)} if word in ("first", "redraw") else {}
+            own = {f"mask_{one}": Draw("uniform", shape) for one in ("first", "redraw") if one in word}
             return super().randoms(self.mask_sizes(shape)[1:], inner) | own
 
         def mask_packed(
@@ -119,29 +128,24 @@ def sparse(rule: type[Rule]) -> type[Rule]:
             if not self.masked:
                 return super().update(g, w, step, state)  # type: ignore[no-any-return]
             shape = tuple(g.shape)
-            if word == "first":  # unless one was given
-                first = exactly(step.mask_draw, self.mask_sizes(shape)[0])
+            if "first" in word:  # unless one was given
+                first = exactly(step.mask_first, self.mask_sizes(shape)[0])
                 state = {**state, MASK: torch.where(state[MASK].any(), state[MASK], first)}
             own, places = self.mask_packed(state, shape)
-            moved, new = self.masked_step(places.take(g), places.take(w), step, own)
-            mask = step.mask_draw < self.density if word == "redraw" else state[MASK]
-            return (None if moved is None else places.put(moved, w)), {**new, MASK: mask}
-
-        def masked_step(
-            self, g: Tensor, w: Tensor, step: Step, state: dict[str, Tensor]
-        ) -> tuple[Tensor | None, dict[str, Tensor]]:
-            """The entries after the step, decay included."""
-            if super().writes_weight:
-                return super().update(g, w, step, state)  # type: ignore[no-any-return]
-            rate, shrink = self.weight_decay, 1 - self.lr * self.weight_decay
             if self.decay == "coupled":
-                g = g + rate * w
-            start = w * shrink if self.decay == "before" else w
-            u, new = super().update(g, start, step, state)
-            if u is None:
-                return None, new
-            w = start - self.lr * (u + rate * w if self.decay == "joined" else u)
-            return (w * shrink if self.decay == "after" else w), new
+                g = g + self.weight_decay * w
+            u, new = super().update(places.take(g), places.take(w), step, own)
+            mask = step.mask_redraw < self.density if "redraw" in word else state[MASK]
+            moved = None if u is None else self.stepped_along(w, places.put(u))
+            return None if moved is None else torch.where(places.kept, moved, w), {**new, MASK: mask}
+
+        def stepped_along(self, w: Tensor, u: Tensor) -> Tensor:
+            """The weight after a step along u, decay included."""
+            shrink = 1 - self.lr * self.weight_decay
+            if self.decay == "joined":
+                u = u + self.weight_decay * w
+            moved = (w * shrink if self.decay == "before" else w) - self.lr * u
+            return moved * shrink if self.decay == "after" else moved
 
     return Sparse
 
@@ -152,20 +156,20 @@ class Places:
     def __init__(self, mask: Tensor, room: int) -> None:
         flat = mask.reshape(-1)
         rank = flat.cumsum(0) - 1
-        self.room, self.kept = room, flat & (rank < room)
-        self.rank = torch.where(self.kept, rank, room)
+        kept = flat & (rank < room)
         # One place more than there is room for takes what is not in the mask.
         places = rank.new_zeros(room + 1)
-        self.index = places.scatter(0, self.rank, torch.arange(flat.shape[0], device=mask.device))[:room]
+        order = torch.arange(flat.shape[0], device=mask.device)
+        self.index = places.scatter(0, torch.where(kept, rank, room), order)[:room]
+        self.rank, self.kept = rank.clamp(0, room - 1), kept.view(mask.shape)
 
     def take(self, x: Tensor) -> Tensor:
         """The entries one after the other; what is beyond them belongs to none."""
         return x.reshape(-1).gather(0, self.index)
 
-    def put(self, entries: Tensor, x: Tensor) -> Tensor:
-        """The tensor with these entries in their places."""
-        spread = entries.gather(0, self.rank.clamp(max=self.room - 1))
-        return torch.where(self.kept, spread, x.reshape(-1)).view(x.shape)
+    def put(self, entries: Tensor) -> Tensor:
+        """A tensor with these entries in their places; what is elsewhere belongs to none."""
+        return entries.gather(0, self.rank).view(self.kept.shape)
 
 
 def exactly(draw: Tensor, count: int) -> Tensor:

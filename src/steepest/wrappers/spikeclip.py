@@ -8,8 +8,8 @@ from torch import Tensor
 
 from steepest.core.rule import Rule, Slot, Step, choice, number
 from steepest.linalg.adam import ema
+from steepest.wrappers.averages import same_gradient
 from steepest.wrappers.made import above, below, made
-from steepest.wrappers.numbers import same_gradient
 
 OVER = "adamw"
 OWN = "spike_exp_avg_sq"

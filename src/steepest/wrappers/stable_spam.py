@@ -61,6 +61,7 @@ def stable_spam(rule: type[Rule]) -> type[Rule]:
             "adagn, reset.",
             "A gradient of zeros is not counted, and no spike counts as more than 1000 times the average; in the "
             "authors' code zeros draw averages down, and one norm of 1e20 stops a weight for ever.",
+            "Weights that a companion moves are none of its business.",
             "Beyond total_T, c stays where it is; the authors' cosine rises again.",
             *rule.quirks,
         )
