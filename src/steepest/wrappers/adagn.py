@@ -95,7 +95,7 @@ def normalising(rule: type[Rule]) -> type[Rule]:
 
         def contribution(self, g: Tensor, w: Tensor, step: Step, state: dict[str, Tensor]) -> dict[str, Tensor]:
             g, _ = self.normalised(g, step, state)
-            return super().contribution(g, w, step, state)  # type: ignore[no-any-return]
+            return super().contribution(g, w, step, state)
 
         def update(
             self, g: Tensor, w: Tensor, step: Step, state: dict[str, Tensor]

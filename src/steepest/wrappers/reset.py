@@ -86,7 +86,7 @@ def resetting(rule: type[Rule]) -> type[Rule]:
             return super().needs(self.local_step(t))  # type: ignore[no-any-return]
 
         def asks(self, t: int) -> tuple[Ask, ...]:
-            return super().asks(self.local_step(t))  # type: ignore[no-any-return]
+            return super().asks(self.local_step(t))
 
         def after_reset(self, step: Step, state: dict[str, Tensor]) -> tuple[str, Step, dict[str, Tensor]]:
             """The word, and the step and state that the rule sees."""
@@ -98,7 +98,7 @@ def resetting(rule: type[Rule]) -> type[Rule]:
 
         def contribution(self, g: Tensor, w: Tensor, step: Step, state: dict[str, Tensor]) -> dict[str, Tensor]:
             _, step, state = self.after_reset(step, state)
-            return super().contribution(g, w, step, state)  # type: ignore[no-any-return]
+            return super().contribution(g, w, step, state)
 
         def update(
             self, g: Tensor, w: Tensor, step: Step, state: dict[str, Tensor]

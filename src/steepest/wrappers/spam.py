@@ -81,10 +81,10 @@ def spam(rule: type[Rule]) -> type[Rule]:
         def clip_trusts(self, t: int) -> bool:
             """The clip waits after a reset as it does at first."""
             since = t % self.reset_every if self.reset_every and self.reset_form == "moments" else t
-            return since >= self.clip_after  # type: ignore[no-any-return]
+            return since >= self.clip_after
 
         def redraws(self, t: int) -> bool:
-            return self.resets_at(t + 1)  # type: ignore[no-any-return]
+            return self.resets_at(t + 1)
 
         @classmethod
         def of_trajectory(cls, told: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def spam(rule: type[Rule]) -> type[Rule]:
                 "groups": {name: own if name in masked else {} for name in told["tensors"]},
             }
 
-        def fed(self, t: int, name: str, shape: tuple[int, ...], slots: Mapping[str, Slot]) -> dict[str, str]:  # type: ignore[override]
+        def fed(self, t: int, name: str, shape: tuple[int, ...], slots: Mapping[str, Slot]) -> dict[str, str]:
             """The mask of the step after, which counts from 1: t + 2."""
             cycle = (t + 2) // self.reset_every if self.reset_every else 0
             return {MASK: f"extra/mask/{cycle}/{name}"} if MASK in slots else {}

@@ -83,7 +83,7 @@ def sparse(rule: type[Rule]) -> type[Rule]:
 
         def slots(self, shape: tuple[int, ...]) -> dict[str, Slot]:
             if not self.masked:
-                return super().slots(shape)  # type: ignore[no-any-return]
+                return super().slots(shape)
             return {**super().slots(self.mask_sizes(shape)[1:]), MASK: Slot(shape, torch.bool)}
 
         def phase(self, t: int, turn: int = 0) -> str:
@@ -94,7 +94,7 @@ def sparse(rule: type[Rule]) -> type[Rule]:
         def randoms(self, shape: tuple[int, ...], phase: str) -> dict[str, Draw]:
             word, _, inner = phase.partition(" ")
             if not self.masked:
-                return super().randoms(shape, inner)  # type: ignore[no-any-return]
+                return super().randoms(shape, inner)
             own = {f"mask_{one}": Draw("uniform", shape) for one in ("first", "redraw") if one in word}
             return super().randoms(self.mask_sizes(shape)[1:], inner) | own
 
@@ -113,20 +113,20 @@ def sparse(rule: type[Rule]) -> type[Rule]:
             if self.masked:
                 state, places = self.mask_packed(state, tuple(g.shape))
                 g, w = places.take(g), places.take(w)
-            return super().contribution(g, w, step, state)  # type: ignore[no-any-return]
+            return super().contribution(g, w, step, state)
 
         def observe(self, kind: str, x: Tensor, w: Tensor, state: dict[str, Tensor]) -> dict[str, Tensor]:
             if self.masked:
                 state, places = self.mask_packed(state, tuple(x.shape))
                 x, w = places.take(x), places.take(w)
-            return super().observe(kind, x, w, state)  # type: ignore[no-any-return]
+            return super().observe(kind, x, w, state)
 
         def update(
             self, g: Tensor, w: Tensor, step: Step, state: dict[str, Tensor]
         ) -> tuple[Tensor | None, dict[str, Tensor]]:
             word, step = below(step)
             if not self.masked:
-                return super().update(g, w, step, state)  # type: ignore[no-any-return]
+                return super().update(g, w, step, state)
             shape = tuple(g.shape)
             if "first" in word:  # unless one was given
                 first = exactly(step.mask_first, self.mask_sizes(shape)[0])

@@ -79,7 +79,7 @@ def clipping(rule: type[Rule]) -> type[Rule]:
 
         def contribution(self, g: Tensor, w: Tensor, step: Step, state: dict[str, Tensor]) -> dict[str, Tensor]:
             g, step, _ = self.spikes_clipped(g, step, state)
-            return super().contribution(g, w, step, state)  # type: ignore[no-any-return]
+            return super().contribution(g, w, step, state)
 
         def update(
             self, g: Tensor, w: Tensor, step: Step, state: dict[str, Tensor]

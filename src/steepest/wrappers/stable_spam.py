@@ -90,7 +90,7 @@ def stable_spam(rule: type[Rule]) -> type[Rule]:
         @property
         def one_counter(self) -> bool:
             """Whether one counter serves the rule and what is before it."""
-            return self.reset_form == "official"  # type: ignore[no-any-return]
+            return self.reset_form == "official"
 
         def clip_age(self, t: int) -> int | None:
             # At the step of a reset the counter is set back between AdaGN and the rule.
@@ -105,7 +105,7 @@ def stable_spam(rule: type[Rule]) -> type[Rule]:
             t = t if self.one_counter else min(t, self.total_T)
             return self.eta_min + (1 - self.eta_min) * (1 + math.cos(math.pi * t / (self.total_T + 1))) / 2
 
-        def with_rate(self, factor: Any, **more: Any) -> Rule:
+        def with_rate(self, factor: Any, **more: Any) -> Any:
             """The rule with its momentum's decay rate times a factor, and other numbers replaced."""
             if self.total_T is None:
                 return self
@@ -124,7 +124,7 @@ def stable_spam(rule: type[Rule]) -> type[Rule]:
         def update(
             self, g: Tensor, w: Tensor, step: Step, state: dict[str, Tensor]
         ) -> tuple[Tensor | None, dict[str, Tensor]]:
-            return super(StableSPAM, self.with_rate(step.rate_scale)).update(g, w, step, state)  # type: ignore[no-any-return]
+            return super(StableSPAM, self.with_rate(step.rate_scale)).update(g, w, step, state)
 
         @classmethod
         def of_trajectory(cls, told: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
