@@ -46,8 +46,9 @@ def stable_spam(rule: type[Rule]) -> type[Rule]:
             "For training in 4 bits, which it is made for: its authors report a LLaMA of 1B weights in 4 bits up "
             "to 2 points of perplexity below Adam in bfloat16, and at 130M 24.3 (INT4) and 26.3 (FP4) against "
             "26.4 and 28.9 of Adam and 25.0 and 26.8 of SPAM (arXiv 2502.17055). No study of tuned "
-            "optimizers has it. AdaClip and AdaGN read each gradient twice more; beyond the rule's own state there are "
-            "five numbers for each weight tensor. The defaults are for 4 bits, variant bf16 for 16."
+            "optimizers has it. AdaClip and AdaGN read each gradient twice more; it keeps five "
+            "numbers for each weight tensor beside the state of the rule. The defaults "
+            "are for 4 bits, variant bf16 for 16."
         )
         quirks = (
             "The authors' code (variant official) resets after the step instead of before it: the step of the "
