@@ -83,7 +83,7 @@ def resetting(rule: type[Rule]) -> type[Rule]:
             return super().randoms(shape, phase.partition(" ")[2])
 
         def needs(self, t: int) -> tuple[Ask, ...]:
-            return super().needs(self.local_step(t))  # type: ignore[no-any-return]
+            return super().needs(self.local_step(t))
 
         def asks(self, t: int) -> tuple[Ask, ...]:
             return super().asks(self.local_step(t))
