@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cases import Case, begun, give_gradients, same, step, untold, walk, weights
+from cases import Case, give_gradients, same, step, untold, walk, weights
 from references import spam as spam_text
 from references import stable_spam as stable_text
 from test_trajectories import INPUTS, ORACLES
@@ -34,7 +34,7 @@ def over(wrapper: str, name: str, named: Named, **options: Any) -> Optimizer:
     rule = built_in(f"{wrapper}-{name}" if wrapper else name)
     assert rule is not None
     given = {"lr": 0.01, "weight_decay": 0.1} | untold(rule) | options
-    return begun(face(rule)(list(named.items()), engine="loop", **given))
+    return face(rule)(list(named.items()), engine="loop", **given)
 
 
 # -- neutral settings ------------------------------------------------------------------------------------------
