@@ -98,7 +98,12 @@ def build(case: Case, named: dict[str, torch.nn.Parameter], **more: Any) -> Opti
 
 def untold(rule: type[Rule]) -> dict[str, Any]:
     """What a rule would read from a model or a run, and these weights do not tell."""
-    return {k: v for k, v in (("head_dim", 3), ("total_steps", 12)) if k in hyperparameters(rule)}
+    return ({"head_dim": 3} if "head_dim" in hyperparameters(rule) else {}) | of_run(rule)
+
+
+def of_run(rule: type[Rule]) -> dict[str, Any]:
+    """The length of the run, for a rule that wants it."""
+    return {"total_steps": 12} if "total_steps" in hyperparameters(rule) else {}
 
 
 def give_gradients(named: dict[str, torch.nn.Parameter], t: int) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cases import of_run
 from generate import PLACES, filled, makers, measured, memory, optimizer, schedules
 from generate.text import prose
 
@@ -58,7 +59,8 @@ def test_the_state_on_a_rules_page_is_what_a_step_leaves(name: str) -> None:
         told = memory.of_weight(rules()[name], tuple(weight.shape), role)
         assert told is not None
         p = torch.nn.Parameter(weight)
-        optimizer_ = getattr(steepest, rules()[name].__name__)([("weight", p)], roles={"weight": role})
+        kind = getattr(steepest, rules()[name].__name__)
+        optimizer_ = kind([("weight", p)], roles={"weight": role}, **of_run(rules()[name]))
         p.grad = torch.randn_like(weight)
         steepest.estimates.step(optimizer_, lambda ask, p=p: {p: p.detach()})  # type: ignore[misc]
         kept = {k: (tuple(t.shape), t.dtype) for k, t in optimizer_.state[p].items() if k != "step"}

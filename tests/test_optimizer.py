@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed.checkpoint.state_dict as dcp
-from cases import build, cases, give_gradients, same, step, variants, walk, weights
+from cases import build, cases, give_gradients, of_run, same, step, variants, walk, weights
 from torch import nn
 
 import steepest
@@ -276,7 +276,7 @@ def test_distributed_checkpoint_takes_and_gives_back_a_state_without_disturbing_
     options = dcp.StateDictOptions(flatten_optimizer_state_dict=flatten)
     whole, half, other = Small(), Small(), Small()
     kind = getattr(steepest, rules()[name].__name__)
-    a, b, c = (kind(m, lr=0.01) for m in (whole, half, other))
+    a, b, c = (kind(m, lr=0.01, **of_run(rules()[name])) for m in (whole, half, other))
     learn(whole, a, 4)
     dcp.get_optimizer_state_dict(half, b, options=options)  # before the first step: torch may step with zeros
     assert equal(half, Small()) and all(p.grad is None for p in half.parameters())

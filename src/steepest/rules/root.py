@@ -91,7 +91,7 @@ class ROOT(Rule):
     recipe = {"momentum": 0.95, "weight_decay": 0.1}
     recipe_source = "arXiv 2511.20626 and its code (momentum .95, decay .1, five steps, the 0.9 quantile)"
 
-    lr: float = number(1e-3, "learning rate", grid=(1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2))
+    lr: float = number(1e-3, "learning rate", grid=(4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2, 0.128))
     momentum: float = number(0.95, "decay rate of the momentum", grid=(0.8, 0.9, 0.95, 0.98), high=1.0)
     weight_decay: float = number(0.1, "weight decay", grid=(0.0, 0.1, 0.2))
     decay: Decay = choice("before", "where the decay acts", options=DECAYS)
