@@ -45,7 +45,7 @@ class AdamS(Rule):
         "To make a trained model N:M sparse (2 of every 4 weights, which hardware multiplies faster), not to "
         "pretrain one: the forward pass stays dense, and the weights that would be pruned are decayed to nothing "
         "while their gradient fades, so that the cut at the end removes little. Give it some percent of the "
-        "pretraining tokens, a decaying learning rate, and total_steps; watch steepest.sparsity.masked_share "
+        "pretraining tokens, a decaying learning rate, and total_steps; watch steepest.sparsity.masked_shares "
         "fall, then call prune. Its authors report 0.09 of perplexity above dense for LLaMA2-7B at 2:4 with 2 % "
         "of the tokens, with distillation and learnable scales that are not part of this rule; a reproduction "
         "was worse. Raise the learning rate with care: the first steps are 1 / (1 - beta1) times as long as "
@@ -79,7 +79,7 @@ class AdamS(Rule):
     recipe = {"l1_lambda": 4e-7, "mask_every": 10, "n": 2, "m": 4}
     recipe_source = "arXiv 2509.25996, LLaMA2-7B (lambda 4e-7, masks every 10 steps, 2:4)"
 
-    lr: float = number(1e-3, "learning rate", grid=(1e-4, 2e-4, 4e-4, 8e-4, 1.6e-3, 3.2e-3))
+    lr: float = number(1e-3, "learning rate", grid=(2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2))
     betas: tuple[float, float] = number(
         (0.9, 0.999),
         "decay rates of the first and the second moment",

@@ -64,6 +64,9 @@ class ROOT(Rule):
         "The authors' table knows four shapes and takes Muon's coefficients for every other, so for nearly every "
         "model. Here coefficients are fitted for all shapes (linalg/fitted_newton_schulz.py); variant official "
         "has the table.",
+        "All but a twentieth of the singular values of random matrices like momenta end within 0.015 of 1 at 64 "
+        "x 256, 0.04 at 256 x 1024, 0.19 at 64 x 64, 0.52 at 256 x 256, 0.72 at 1024 x 1024 (Muon's: 0.32, 0.32, "
+        "0.32, 0.58, 0.76); of recorded momenta, 80 x 320 and 80 x 80, within 0.015 and 0.19.",
         "The paper fits to random spectra and those of recorded momenta; here to random matrices like momenta. "
         "For recorded spectra of your own its function fitted() gives coefficients to hand over by shape.",
         "The paper shows neither Nesterov momentum nor the factor 0.2 sqrt(max(rows, cols)); the code has both. "
@@ -85,7 +88,7 @@ class ROOT(Rule):
             "scale": "none",
             "lr": 0.02,
             "companion": {"lr_ratio": 0.15},
-            "lr_grid": (2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2),
+            "lr_grid": (1.6e-2, 3.2e-2, 6.4e-2, 0.128, 0.256, 0.512),
         },
     }
     recipe = {"momentum": 0.95, "weight_decay": 0.1}
