@@ -79,7 +79,7 @@ class AdamS(Rule):
     recipe = {"l1_lambda": 4e-7, "mask_every": 10, "n": 2, "m": 4}
     recipe_source = "arXiv 2509.25996, LLaMA2-7B (lambda 4e-7, masks every 10 steps, 2:4)"
 
-    lr: float = number(1e-3, "learning rate", grid=(2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2))
+    lr: float = number(1e-3, "learning rate", grid=(1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2))
     betas: tuple[float, float] = number(
         (0.9, 0.999),
         "decay rates of the first and the second moment",

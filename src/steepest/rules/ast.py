@@ -63,7 +63,7 @@ class AST(Rule):
     recipe = {"srste_decay": 1e-4, "n": 2, "m": 4}
     recipe_source = "the README of the authors' code (decay 1e-4, its growth over the first quarter of the run)"
 
-    lr: float = number(1e-3, "learning rate", grid=(2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2))
+    lr: float = number(1e-3, "learning rate", grid=(1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2))
     betas: tuple[float, float] = number(
         (0.9, 0.95),
         "decay rates of the first and the second moment",
