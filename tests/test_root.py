@@ -142,8 +142,8 @@ def test_rows_of_zeros_change_nothing_and_the_official_threshold_lets_them_freez
     padded = torch.cat([x, torch.zeros(60, 16)])
     torch.testing.assert_close(direction(padded)[:4], direction(x), rtol=1e-4, atol=1e-5)
     assert direction(padded).norm() > 1.5
-    officially = direction(padded, threshold="official")
-    assert not torch.allclose(officially[:4], direction(x, threshold="official"), atol=0.1)
+    officially = direction(padded, quantile_of="official")
+    assert not torch.allclose(officially[:4], direction(x, quantile_of="official"), atol=0.1)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e30])
@@ -159,5 +159,5 @@ def test_no_gradient_is_too_large_and_an_outlier_changes_little(scale: float) ->
 
 def test_a_zero_matrix_stays_and_a_momentum_that_died_away_moves_no_more() -> None:
     for g in (torch.zeros(4, 5), 1e-12 * torch.ones(4, 5)):
-        for threshold in ("nonzero", "official"):
-            assert direction(g, threshold=threshold).norm() < 0.1
+        for quantile_of in ("nonzero", "official"):
+            assert direction(g, quantile_of=quantile_of).norm() < 0.1

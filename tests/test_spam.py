@@ -63,6 +63,8 @@ def test_with_nothing_to_do_it_is_the_rule_itself_bit_for_bit(wrapper: str, name
 
 @OVER_ALL
 def test_before_the_first_reset_nothing_is_different(name: str) -> None:
+    if rules()[name]().needs(1):
+        pytest.skip("refused, see below")
     plain, wrapped = weights(), weights()
     walk(over("", name, plain), plain, 4)
     walk(over("reset", name, wrapped, reset_every=5), wrapped, 4)
@@ -80,10 +82,7 @@ def test_gradients_of_norm_1_are_left_as_they_are_by_adagn(name: str) -> None:
             for p in named.values():
                 assert p.grad is not None
                 p.grad /= p.grad.norm()
-            asked = optimizer.asks()
-            optimizer.step()
-            for ask in asked:
-                optimizer.observe(ask, {p: 0.5 * p.grad for p in named.values() if p.grad is not None})
+            step(optimizer)
     torch.testing.assert_close(wrapped[Q], plain[Q], rtol=1e-9, atol=1e-11)
 
 
@@ -95,6 +94,8 @@ def test_a_rule_that_begins_anew_is_a_new_one(name: str) -> None:
     """From the weights that it has then: calendars, bases, bias corrections and all. Random draws go on."""
     if any(rules()[name]().randoms((6, 6), rules()[name]().phase(t)) for t in (1, 2)):
         pytest.skip("the draws of step 5 are not those of step 1")
+    if rules()[name]().needs(1):
+        pytest.skip("refused: what is measured before a step would be emptied with the state")
     named = weights()
     optimizer = over("reset", name, named, reset_every=5)
     own = {route.parameter for route in optimizer.routing() if route.rule == optimizer.rule.name()}
@@ -137,7 +138,7 @@ def test_what_sophia_asks_for_follows_its_own_count() -> None:
 @pytest.mark.parametrize(
     ("wrapped", "options", "why"),
     [
-        ("reset-sophia", {"measured": "first"}, "measured before the first step once more"),
+        ("reset-sophia", {"measured": "first"}, "measured before a step"),
         ("reset-adafactor", {"reset_warmup": 5}, "no direction to warm up"),
         ("reset-soap", {"reset_form": "official"}, "set reset_form='anew'"),
         ("adagn-mars", {"exact": True}, "measured beside it: set exact=False"),

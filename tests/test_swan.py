@@ -83,7 +83,7 @@ def test_exact_whitening_leaves_directions_without_gradient_alone() -> None:
     g = noise(30, 4, dtype=torch.float32) @ noise(4, 40, dtype=torch.float32, seed=1)
     values = torch.linalg.svdvals(polar_factor(g))
     torch.testing.assert_close(values, torch.tensor([1.0] * 4 + [0.0] * 26), rtol=1e-4, atol=1e-4)
-    square = torch.linalg.svdvals(polar_factor(SWAN().normalised(noise(16, 16, dtype=torch.float32))))
+    square = torch.linalg.svdvals(polar_factor(SWAN().gradnormed(noise(16, 16, dtype=torch.float32))))
     assert square[-2] > 0.99 and square[-1] < 1e-4  # the mean over inputs is gone
 
 
@@ -96,14 +96,14 @@ def test_exact_whitening_shows_nan_instead_of_raising() -> None:
 
 
 def test_ten_steps_on_a_square_matrix_end_as_far_from_exact_as_told() -> None:
-    x = SWAN().normalised(torch.tensor(INPUTS["grad/000/square"]))
+    x = SWAN().gradnormed(torch.tensor(INPUTS["grad/000/square"]))
     far = [float((orthogonalise(x, k, cubic(), 1e-30, "clamp") - polar_factor(x)).abs().max()) for k in (5, 6, 10)]
     assert far == pytest.approx([0.25, 0.21, 0.07], abs=0.01)
 
 
 def test_the_listing_that_circulates_overflows() -> None:
     """Why it is not built: unscaled Gram matrix, steps of 0.8."""
-    x = SWAN().normalised(torch.tensor(INPUTS["grad/000/wide"]))
+    x = SWAN().gradnormed(torch.tensor(INPUTS["grad/000/wide"]))
     y, z, identity = x @ x.mT, torch.eye(8, dtype=x.dtype), torch.eye(8, dtype=x.dtype)
     for _ in range(10):
         t = identity - z @ y

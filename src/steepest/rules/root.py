@@ -82,7 +82,7 @@ class ROOT(Rule):
     )
     variants = {
         "fitted": {},
-        "official": {"coefficients": "official", "threshold": "official", "ns_dtype": "working"},
+        "official": {"coefficients": "official", "quantile_of": "official", "ns_dtype": "working"},
         "paper": {
             "nesterov": False,
             "scale": "none",
@@ -100,7 +100,7 @@ class ROOT(Rule):
     decay: Decay = choice("before", "where the decay acts", options=DECAYS)
     nesterov: bool = choice(True, "look ahead along the momentum", options=(True, False))
     quantile: float = choice(0.9, "share of the entries that are not cut", grid=(0.8, 0.9, 0.95), low=0.0)
-    threshold: str = choice(
+    quantile_of: str = choice(
         "nonzero",
         "of which entries the quantile is: those that are not zero, or the official code's",
         options=("nonzero", "official"),
@@ -145,7 +145,7 @@ class ROOT(Rule):
         u = g + mu * m if self.nesterov else m
         rows, cols = g.shape[-2:]
         dtype = self.iterated_in(u)
-        if self.threshold == "official":
+        if self.quantile_of == "official":
             t = quantile_in_float32(u, self.quantile, plus=1e-9).to(u.dtype)
             x = orthogonalise(u.clamp(-t, t), self.ns_steps, self.quintic(rows, cols), self.eps, dtype=dtype)
         else:

@@ -109,7 +109,7 @@ class SWAN(Rule):
     def update(
         self, g: Tensor, w: Tensor, step: Step, state: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        x = self.normalised(g)
+        x = self.gradnormed(g)
         if self.whitening == "exact":
             u = polar_factor(x)
         else:
@@ -119,7 +119,7 @@ class SWAN(Rule):
             u = u * (frobenius(x) / frobenius(u).clamp(min=torch.finfo(u.dtype).tiny))
         return u, {}
 
-    def normalised(self, g: Tensor) -> Tensor:
+    def gradnormed(self, g: Tensor) -> Tensor:
         """GradNorm: every row at RMS 1."""
         root = math.sqrt(g.shape[-1])
         rms = length(g, -1) / root

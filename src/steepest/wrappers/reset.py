@@ -45,6 +45,11 @@ def resetting(rule: type[Rule]) -> type[Rule]:
             super().__post_init__()
             if not self.reset_every:
                 return
+            if self.needs(1):
+                raise BadInput(
+                    f"{self.name()}: {self.needs(1)[0].kind}, measured before a step, is in the state that a reset "
+                    "empties: set reset_every=0, or wrap a rule without, such as adamw"
+                )
             if self.reset_warmup and super().writes_weight:
                 raise BadInput(
                     f"{self.name()}: the rule below writes the weight itself, and there is no direction to warm "
@@ -81,9 +86,6 @@ def resetting(rule: type[Rule]) -> type[Rule]:
 
         def randoms(self, shape: tuple[int, ...], phase: str) -> Any:
             return super().randoms(shape, phase.partition(" ")[2])
-
-        def needs(self, t: int) -> tuple[Ask, ...]:
-            return super().needs(self.local_step(t))
 
         def asks(self, t: int) -> tuple[Ask, ...]:
             return super().asks(self.local_step(t))

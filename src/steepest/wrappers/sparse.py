@@ -23,7 +23,7 @@ class Scope:
     """Element by element without masks, a tensor at a time with them; the class's is the former."""
 
     def __get__(self, rule: Any, kind: Any = None) -> str:
-        return "tensor" if rule is not None and rule.masked else "element"
+        return "tensor" if rule is not None and rule.thinned else "element"
 
 
 def sparse(rule: type[Rule]) -> type[Rule]:
@@ -48,7 +48,7 @@ def sparse(rule: type[Rule]) -> type[Rule]:
             super().__post_init__()
             if self.density is not None and not 0 < self.density <= 1:
                 raise BadInput(f"{self.name()}: density={self.density!r} must be in (0, 1], or None")
-            if not self.masked:
+            if not self.thinned:
                 return
             if self.scope != "tensor":
                 raise BadInput(
@@ -64,13 +64,13 @@ def sparse(rule: type[Rule]) -> type[Rule]:
                 raise BadInput(f"{self.name()}: decay='independent' is not for masked weights: use 'before'")
 
         @property
-        def masked(self) -> bool:
+        def thinned(self) -> bool:
             return self.density is not None and self.density < 1
 
         @property
         def writes_weight(self) -> bool:
             """With masks: entries outside are not decayed either."""
-            return self.masked or below_writes(self)
+            return self.thinned or below_writes(self)
 
         def redraws(self, t: int) -> bool:
             """Whether the mask changes after step t."""
@@ -82,18 +82,18 @@ def sparse(rule: type[Rule]) -> type[Rule]:
             return max(1, int(d * n)), min(n, max(1, int(d * n) + math.ceil(SPARE * math.sqrt(n * d * (1 - d)))))
 
         def slots(self, shape: tuple[int, ...]) -> dict[str, Slot]:
-            if not self.masked:
+            if not self.thinned:
                 return super().slots(shape)
             return {**super().slots(self.mask_sizes(shape)[1:]), MASK: Slot(shape, torch.bool)}
 
         def phase(self, t: int, turn: int = 0) -> str:
             words = {"first": t == 1, "redraw": self.redraws(t)}
             word = "+".join(word for word, said in words.items() if said) or "keep"
-            return above(word if self.masked else "all", super().phase(t, turn))
+            return above(word if self.thinned else "all", super().phase(t, turn))
 
         def randoms(self, shape: tuple[int, ...], phase: str) -> dict[str, Draw]:
             word, _, inner = phase.partition(" ")
-            if not self.masked:
+            if not self.thinned:
                 return super().randoms(shape, inner)
             own = {f"mask_{one}": Draw("uniform", shape) for one in ("first", "redraw") if one in word}
             return super().randoms(self.mask_sizes(shape)[1:], inner) | own
@@ -110,13 +110,13 @@ def sparse(rule: type[Rule]) -> type[Rule]:
 
         def contribution(self, g: Tensor, w: Tensor, step: Step, state: dict[str, Tensor]) -> dict[str, Tensor]:
             _, step = below(step)
-            if self.masked:
+            if self.thinned:
                 state, places = self.mask_packed(state, tuple(g.shape))
                 g, w = places.take(g), places.take(w)
             return super().contribution(g, w, step, state)
 
         def observe(self, kind: str, x: Tensor, w: Tensor, state: dict[str, Tensor]) -> dict[str, Tensor]:
-            if self.masked:
+            if self.thinned:
                 state, places = self.mask_packed(state, tuple(x.shape))
                 x, w = places.take(x), places.take(w)
             return super().observe(kind, x, w, state)
@@ -125,7 +125,7 @@ def sparse(rule: type[Rule]) -> type[Rule]:
             self, g: Tensor, w: Tensor, step: Step, state: dict[str, Tensor]
         ) -> tuple[Tensor | None, dict[str, Tensor]]:
             word, step = below(step)
-            if not self.masked:
+            if not self.thinned:
                 return super().update(g, w, step, state)
             shape = tuple(g.shape)
             if "first" in word:  # unless one was given
