@@ -47,7 +47,7 @@ def resetting(rule: type[Rule]) -> type[Rule]:
                 return
             if self.needs(1):
                 raise BadInput(
-                    f"{self.name()}: {self.needs(1)[0].kind}, measured before a step, is in the state that a reset "
+                    f"{self.name()}: {self.needs(1)[0].kind}, measured before a step, is in state that a reset "
                     "empties: set reset_every=0, or wrap a rule without, such as adamw"
                 )
             if self.reset_warmup and super().writes_weight:
