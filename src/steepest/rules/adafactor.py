@@ -12,6 +12,7 @@ from torch import Tensor
 from steepest.core.errors import BadInput
 from steepest.core.rule import DECAYS, Decay, Rule, Slot, Step, choice, number
 from steepest.linalg.adam import adam_direction, bias_corrections, ema
+from steepest.linalg.factored import averaged, rms, second_moment
 
 FORMULATIONS = ("t2t", "hf", "torch", "deconstructing")
 MOMENTUM_FORM = {"formulation": "deconstructing", "lr": 3.16e-3, "beta1": 0.9, "beta2": 0.95}
@@ -207,7 +208,8 @@ class Adafactor(Rule):
         torchs = self.formulation == "torch"
         eps1 = self.eps1 if self.eps1 is not None else torch.finfo(g.dtype).eps if torchs else 1e-30
         new = averaged(state, g * g if torchs else g * g + eps1, step.beta2)
-        u = g * second_moment(new, floor=eps1).clamp(min=eps1 * eps1).rsqrt()
+        least = torch.finfo(g.dtype).tiny  # eps1^2, of a row and a column without gradient, is 0 in float32
+        u = g * second_moment(new, floor=eps1).clamp(min=eps1 * eps1).clamp(min=least).rsqrt()
         if self.clip_threshold is not None:
             u = u / (rms(u) / self.clip_threshold).clamp(min=1.0)
         alpha = self._step_size(w, step)
@@ -264,27 +266,3 @@ class Adafactor(Rule):
         groups = {name: adaptive for name in told["tensors"] if name in named}
         plain = {name: value for name, value in h.items() if name not in ("update_last", "update_norm")}
         return {**plain, "second_moment": "none", "groups": groups}
-
-
-def averaged(state: Mapping[str, Tensor], q: Tensor, beta: Any) -> dict[str, Tensor]:
-    """The averages that a state keeps of q: its rows' means, its columns', or q itself (one number: its mean)."""
-    seen = {
-        "row_var": lambda: q.mean(dim=-1, keepdim=True),
-        "col_var": lambda: q.mean(dim=-2, keepdim=True),
-        "variance": lambda: q if state["variance"].shape == q.shape else q.mean(dim=-1, keepdim=True),
-    }
-    return {name: ema(state[name], of(), beta) for name, of in seen.items() if name in state}
-
-
-def second_moment(averages: Mapping[str, Tensor], floor: Any) -> Tensor:
-    """V from what is kept of it: rows times columns over the mean of the rows."""
-    if "variance" in averages:
-        return averages["variance"]
-    rows = averages["row_var"]
-    if "col_var" not in averages:
-        return rows
-    return rows / rows.mean(dim=-2, keepdim=True).clamp(min=floor) * averages["col_var"]
-
-
-def rms(x: Tensor) -> Tensor:
-    return x.square().mean().sqrt()

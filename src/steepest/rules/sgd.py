@@ -18,16 +18,17 @@ class SGD(Rule):
     title = "SGD with momentum"
     paper = (
         "Sutskever, Martens, Dahl, Hinton, On the importance of initialization and momentum in deep learning, "
-        "ICML 2013, eq. 1-2; decoupled decay: Loshchilov & Hutter, arXiv 1711.05101, Algorithm 1 (SGDW)"
+        "ICML 2013, eq. 1-2; decoupled decay: Loshchilov & Hutter, arXiv 1711.05101, Algorithm 1 (SGDW); lomo: Lv et "
+        "al., Full Parameter Fine-tuning for Large Language Models with Limited Resources, arXiv 2306.09782"
     )
-    code = "torch.optim.SGD (torch 2.13); timm SGDW (timm 1.0.31)"
+    code = "torch.optim.SGD (torch 2.13); timm SGDW (timm 1.0.31); lomo: OpenLMLab/LOMO@45d4bac lomo_optim/lomo.py"
     pseudocode = """
         g <- g + decay * w                       (torch form: decay is coupled)
         b <- g at the first step, then momentum * b + (1 - dampening) * g
         u <- g + momentum * b if nesterov, else b
         w <- w - lr * u
     """
-    recorded_as = ("sgdm8bit",)
+    recorded_as = ("sgdm8bit", "lomo")
     scope = "element"
     advice = (
         "As a baseline, and to see what adaptivity is worth: on language models it needs a learning rate of about "
@@ -38,8 +39,9 @@ class SGD(Rule):
         "The buffer starts at the first gradient, undamped: dampening = momentum differs from an EMA from 0.",
         "lr multiplies outside the buffer: changing it does not rescale old momentum.",
         "A zero gradient still moves the weight, by momentum.",
+        "LOMO is SGD without momentum, stepped inside backward: clipping and loss scale are steepest.release's.",
     )
-    variants = {"torch": {}, "sgdw": {"decay": "before"}}
+    variants = {"torch": {}, "sgdw": {"decay": "before"}, "lomo": {"decay": "before", "momentum": 0.0}}
     recipe = {"momentum": 0.98, "decay": "before"}
     recipe_source = "arXiv 2407.07972, configs/sweeps/momentum.yaml: SGDW, momentum .98, no Nesterov"
 
@@ -79,4 +81,8 @@ class SGD(Rule):
         if told["optimizer"] == "sgdm8bit":
             own = {name: h[name] for name in ("lr", "momentum", "weight_decay")}
             return {**own, "decay": "coupled", "state": lowbit.of_trajectory(told)}
+        if told["optimizer"] == "lomo":
+            names = {"clip_grad_norm": "clip_norm", "clip_grad_value": "clip_value"}
+            inside = {ours: h.pop(theirs) for theirs, ours in names.items() if theirs in h}
+            return {**h, "variant": "lomo", "released": inside}
         return {"decay": "before" if h.pop("decoupled") else "coupled", **h}
