@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from steepest.core.rule import Rule as Rule
     from steepest.initial import initialise as initialise
+    from steepest.inside_backward import Release as Release
+    from steepest.inside_backward import release as release
     from steepest.optimizer import Optimizer as Optimizer
     from steepest.planning.accounting import Accounting as Accounting
     from steepest.planning.plan import Memory as Memory
@@ -25,12 +27,14 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Accounting": "steepest.planning.accounting",
     "Memory": "steepest.planning.plan",
+    "Release": "steepest.inside_backward",
     "Rule": "steepest.core.rule",
     "Layout": "steepest.core.layout",
     "Optimizer": "steepest.optimizer",
     "explain_routing": "steepest.registry",
     "initialise": "steepest.initial",
     "memory": "steepest.planning.plan",
+    "release": "steepest.inside_backward",
     "resolve": "steepest.registry",
 }
 

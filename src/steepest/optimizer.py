@@ -296,21 +296,26 @@ class Optimizer(torch.optim.Optimizer):
     def _arrangement(self, index: int, rule: Rule, members: list[Tensor]) -> Arrangement:
         found = self._arranged.get(index)
         if found is None or not found.fits(rule, members):
-            for p in members:
-                if p.grad is not None and p.grad.layout != torch.strided:
-                    raise UnsupportedTensor(
-                        f"{rule.name()}: the gradient of {self._label(p)} is sparse: "
-                        "build its Embedding with sparse=False"
-                    )
-                if not self.state[p]:
-                    self._allocate(p, rule)
-            engine = engine_of(self._engine) if self._form is None else low_bit(self._engine, self._form)
-            found = Arrangement(
-                engine, rule, members, self.state, self._layout, self.first_pieces(), self._form, self._rounding
-            )
-            self._arranged[index] = found
+            found = self._arranged[index] = self.arranged(rule, members, self.first_pieces())
             self._held = []
         return found
+
+    def arranged(
+        self, rule: Rule, members: list[Tensor], firsts: Mapping[Tensor, int], engine: str | None = None
+    ) -> Arrangement:
+        """These weights of one rule, which have gradients, made ready to be moved together, by this optimizer's
+        engine unless another is named. Raises: UnsupportedTensor for a sparse gradient."""
+        for p in members:
+            if p.grad is not None and p.grad.layout != torch.strided:
+                raise UnsupportedTensor(
+                    f"{rule.name()}: the gradient of {self._label(p)} is sparse: "
+                    "build its Embedding with sparse=False"
+                )
+            if not self.state[p]:
+                self._allocate(p, rule)
+        name = engine or self._engine
+        made = engine_of(name) if self._form is None else low_bit(name, self._form)
+        return Arrangement(made, rule, members, self.state, self._layout, firsts, self._form, self._rounding)
 
     def first_pieces(self) -> dict[Tensor, int]:
         """The index of each weight's first piece among all pieces of its rule, on which random draws depend."""

@@ -31,6 +31,7 @@ from steepest.core.rule import Ask, Rule
 from steepest.engines import ENGINES, why_not_compiled
 from steepest.engines.draws import replayed
 from steepest.faces import face
+from steepest.inside_backward import release
 from steepest.losses import Loss, loss_of
 from steepest.optimizer import Optimizer
 from steepest.registry import rule_of_trajectory
@@ -143,7 +144,7 @@ def one(path: Path, inputs: Mapping[str, np.ndarray], engine: str) -> Verdict:
             for name in told["tensors"]
         }
         loss = loss_of(told, arrays, inputs)
-        own = arguments.pop("groups", {})
+        own, released = arguments.pop("groups", {}), arguments.pop("released", None)
         params = [{"params": [(name, w)], **own.get(name, {})} for name, w in weights.items()] if own else weights
         arguments["roles"] = _roles(told, rule) | arguments.get("roles", {})
         built = face(rule)(params if own else list(weights.items()), engine=engine, **arguments)
@@ -152,7 +153,7 @@ def one(path: Path, inputs: Mapping[str, np.ndarray], engine: str) -> Verdict:
     except SteepestError as error:
         return verdict("not implemented", str(error))
     try:
-        far, where = distance(built, rule, weights, told, arrays, inputs, loss)
+        far, where = distance(built, rule, weights, told, arrays, inputs, loss, released)
     except Exception as failure:  # whatever a rule or an engine does wrong is that trajectory's result
         return verdict("fail", f"{type(failure).__name__}: {str(failure).splitlines()[0]}")
     if tolerance is None or not far <= tolerance:  # also for nan
@@ -213,8 +214,10 @@ def distance(
     arrays: Mapping[str, np.ndarray],
     inputs: Mapping[str, np.ndarray],
     loss: Loss | None = None,
+    released: Mapping[str, Any] | None = None,
 ) -> tuple[float, str]:
-    """Walk the trajectory; the largest relative distance from it and where that was."""
+    """Walk the trajectory; the largest relative distance from it and where that was. ``released``: inside backward
+    of the loss sum of <G, w>, with these options of :func:`steepest.release`."""
     kept = set(told["steps_kept"])
     lrs = arrays.get("extra/lr")
     worst, where = 0.0, "the start"
@@ -256,7 +259,10 @@ def distance(
         observe(optimizer.owed(), t)
         asked = optimizer.asks()
         with replayed(recorded):
-            optimizer.step()
+            if released is None:
+                optimizer.step()
+            else:
+                inside(optimizer, weights, released)
         observe(asked, t)
         _feed(optimizer, rule, t, weights, arrays)
         for name, w in weights.items() if t in kept else ():
@@ -268,6 +274,16 @@ def distance(
             if math.isnan(error):
                 return error, where
     return worst, where
+
+
+def inside(optimizer: Optimizer, weights: Mapping[str, Tensor], options: Mapping[str, Any]) -> None:
+    """One step inside backward: the loss sum of <G, w>, whose gradients are those that the weights now have."""
+    with torch.enable_grad():
+        loss = torch.stack([(g * w).sum() for w in weights.values() if (g := w.grad) is not None]).sum()
+    for w in weights.values():
+        w.grad = None
+    with release(optimizer, **options) as released:
+        released.backward(loss)
 
 
 def _feed(

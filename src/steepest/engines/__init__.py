@@ -80,7 +80,7 @@ def in_codes(name: str, rule: Rule, pieces: list[Piece], form: LowBit) -> Run:
             if name == "compiled":
                 raise
             say_slow(str(missing))
-    return opening(rule, pieces, form)
+    return opening(rule, pieces, form, stacked=name != "loop")
 
 
 def settled(name: str) -> str:

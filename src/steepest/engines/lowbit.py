@@ -23,10 +23,13 @@ def names_of(piece: Piece) -> list[str]:
     return [key.removesuffix(f".{ABSMAX}") for key in piece.state if key.endswith(f".{ABSMAX}")]
 
 
-def opening(rule: Rule, pieces: list[Piece], form: LowBit) -> Run:
-    """Opens each unit's state, runs the rule's text, closes what changed; in memory a few copies of a unit."""
+def opening(rule: Rule, pieces: list[Piece], form: LowBit, stacked: bool = True) -> Run:
+    """Opens each unit's state, runs the rule's text, closes what changed; in memory a few copies of a unit, which
+    is one piece alone where equal shapes are not ``stacked``."""
     if rule.scope == "element":
         arranged = [blocks(piece, form) for piece in pieces]
+    elif not stacked:
+        arranged = [alone(piece) for piece in pieces]
     else:
         arranged = units(rule, pieces, CPU if on_cpu(pieces) else GPU)
 
