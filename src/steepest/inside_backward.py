@@ -40,7 +40,7 @@ class Release:
     moves, so a scheduler steps before backward or after it, never within.
 
     Attributes:
-        norm: the global norm of the last step's gradient where a pass has measured it.
+        norm: the global norm of the last step's gradient where :meth:`backward` has noted it.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class Release:
         clip_value: float | None = None,
         loss_scale: float | None = None,
         skip_nonfinite: bool = False,
+        note_norm: bool = False,
     ) -> None:
         if reason := why_not(optimizer):
             raise BadInput(reason)
@@ -61,7 +62,7 @@ class Release:
             raise BadInput("this optimizer steps inside backward already: close() its first release")
         self.optimizer = optimizer
         self.clip_norm, self.clip_value, self.loss_scale = clip_norm, clip_value, loss_scale
-        self.skip_nonfinite = skip_nonfinite
+        self.skip_nonfinite, self.note_norm = skip_nonfinite, note_norm
         self.norm: Tensor | None = None
         self._doing: Doing = "moving"
         self._called = False
@@ -111,7 +112,7 @@ class Release:
         rule's numbers over all weights are wanted, one pass that measures and drops every gradient, and one that
         moves. The graph is kept for the second; gradients accumulated before make one pass suffice.
 
-        Returns: the global norm where it was measured. ``skip_nonfinite``: then nothing moves if it is not finite.
+        Returns: the global norm where it was wanted.
         """
         loss = loss if self.loss_scale is None else loss * self.loss_scale
         with self._by_us():
@@ -123,7 +124,8 @@ class Release:
                 if not self._two_passes():
                     loss.backward()  # type: ignore[no-untyped-call]
                     self._each_left(self._complete)
-                    return None
+                    self._put_together()
+                    return self.norm
                 return self._measured_then_moved(loss)
             finally:
                 self._norms, self._added, self._totals, self._factor = {}, {}, {}, None
@@ -174,7 +176,7 @@ class Release:
         assert p.grad is not None
         if self.loss_scale is not None:
             p.grad.div_(self.loss_scale)
-        if self._norm_wanted() and self._factor is None:
+        if self.norm is None and self._called and (self.note_norm or self._norm_first()):
             self._norms[p] = torch.linalg.vector_norm(p.grad)
         if self.clip_value is not None:
             p.grad.clamp_(-self.clip_value, self.clip_value)
@@ -205,10 +207,8 @@ class Release:
 
     def _put_together(self) -> None:
         """The numbers over all weights, added in the order in which torch's clip and a plain step add them."""
-        if self._norm_wanted():
-            norms = [self._norms[p] for p in self.optimizer._routes if p in self._norms]
-            if norms:
-                self.norm = torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms]))
+        if norms := [self._norms[p] for p in self.optimizer._routes if p in self._norms]:
+            self.norm = torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms]))
         if self.clip_norm is not None and self.norm is not None:
             self._factor = (self.clip_norm / (self.norm + 1e-6)).clamp(max=1.0)
         added = [x for p in self._weights() for x in self._added.get(p, ())]
@@ -218,11 +218,11 @@ class Release:
             for name, kind in how.items()
         }
 
-    def _norm_wanted(self) -> bool:
+    def _norm_first(self) -> bool:
         return self.clip_norm is not None or self.skip_nonfinite
 
     def _two_passes(self) -> bool:
-        return self._norm_wanted() or self._has_totals()
+        return self._norm_first() or self._has_totals()
 
     def _has_totals(self) -> bool:
         return any(self.optimizer.rule_of(group).totals for group in self.optimizer.param_groups)
@@ -269,6 +269,7 @@ def release(
     clip_value: float | None = None,
     loss_scale: float | None = None,
     skip_nonfinite: bool = False,
+    note_norm: bool = False,
 ) -> Release:
     """Step inside backward: every weight moves as soon as its gradient is complete, and the gradient is freed.
 
@@ -280,6 +281,7 @@ def release(
         loss_scale: the loss is multiplied by it in :meth:`Release.backward`, the gradients divided again.
         skip_nonfinite: no weight moves in a step whose gradient has an infinite or undefined norm; takes the
             second pass, too.
+        note_norm: the global norm is noted on the way, without a second pass: :meth:`Release.backward` returns it.
 
     Raises: BadInput for a rule that wants measurements beside the gradient, or for an optimizer of another package.
     """
@@ -289,18 +291,23 @@ def release(
         clip_value=clip_value,
         loss_scale=loss_scale,
         skip_nonfinite=skip_nonfinite,
+        note_norm=note_norm,
     )
 
 
 def why_not(optimizer: torch.optim.Optimizer) -> str | None:
     """Why an optimizer cannot step inside backward, in one line; None if it can."""
     if not isinstance(optimizer, Optimizer):
-        return f"{type(optimizer).__name__} is not of this package: only steepest's optimizers step inside backward"
+        return (
+            f"{type(optimizer).__name__} is not of this package: only steepest's optimizers step inside backward"
+        )
     for group in optimizer.param_groups:
         rule = optimizer.rule_of(group)
         if rule.scope == "model":
             return f"{rule.name()} must see the whole model at once: call optimizer.step() after backward"
-        asked = (ask for t in range(1, HORIZON) for ask in (*rule.needs(t), *rule.asks(t))) if rule.measures() else ()
+        asked = (
+            (ask for t in range(1, HORIZON) for ask in (*rule.needs(t), *rule.asks(t))) if rule.measures() else ()
+        )
         if (ask := next(iter(asked), None)) is not None:
             return (
                 f"{rule.name()} wants {ask.kind} measured at all weights of one moment, and inside backward they "
