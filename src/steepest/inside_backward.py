@@ -1,4 +1,4 @@
-"""Step inside backward (gradient release): each weight moves as soon as its gradient is complete, which is then freed.
+"""Step inside backward (gradient release): each weight moves when its gradient is complete, which is then freed.
 
 A weight's gradient is complete when backward has passed all of its uses, and nothing later in that pass reads the
 weight: moved there, it takes the step that ``optimizer.step()`` would have given it, and gradients take the memory
@@ -35,7 +35,7 @@ class Release:
     >>> with steepest.release(optimizer):
     ...     model(x).loss.backward()  # every weight has moved, every gradient is freed
 
-    ``optimizer.step()`` then finds nothing left to do, or moves a weight that has a gradient and was not moved: one
+    ``optimizer.step()`` then finds nothing left to do, or moves what has a gradient and was not moved: a weight
     that only an earlier micro-batch has reached, or that was added later. Learning rates are read as each weight
     moves, so a scheduler steps before backward or after it, never within.
 
@@ -100,7 +100,7 @@ class Release:
 
     @contextmanager
     def accumulate(self) -> Iterator[None]:
-        """Within it backward adds to the gradients and nothing moves: for all micro-batches of a step but its last.
+        """Within it backward adds to gradients and nothing moves: for all micro-batches of a step but the last.
 
         All gradients are then in memory, until the last backward moves each weight by its sum.
         """
@@ -117,12 +117,12 @@ class Release:
         loss = loss if self.loss_scale is None else loss * self.loss_scale
         with self._by_us():
             if self._doing == "holding":
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 return None
             self.norm, self._factor, self._totals = None, None, {}
             try:
                 if not self._two_passes():
-                    loss.backward()  # type: ignore[no-untyped-call]
+                    loss.backward()
                     self._each_left(self._complete)
                     self._put_together()
                     return self.norm
@@ -133,7 +133,7 @@ class Release:
     def _measured_then_moved(self, loss: Tensor) -> Tensor | None:
         held = any(p.grad is not None for p in self._weights())
         with self._while("holding" if held else "measuring"):
-            loss.backward(retain_graph=not held)  # type: ignore[no-untyped-call]
+            loss.backward(retain_graph=not held)
         self._each_left(self._measure)
         self._put_together()
         if self.skip_nonfinite and self.norm is not None and not bool(self.norm.isfinite()):
@@ -142,7 +142,7 @@ class Release:
         if held:
             self._each_left(self._move)
         else:
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             self._each_left(self._complete)
         return self.norm
 
@@ -283,7 +283,7 @@ def release(
             second pass, too.
         note_norm: the global norm is noted on the way, without a second pass: :meth:`Release.backward` returns it.
 
-    Raises: BadInput for a rule that wants measurements beside the gradient, or for an optimizer of another package.
+    Raises: BadInput for a rule that wants measurements beside the gradient, and for another package's optimizer.
     """
     return Release(
         optimizer,

@@ -607,3 +607,34 @@ def test_two_calls_at_once_train_once(tiny_corpus: Corpus, tiny_config: RunConfi
     result: RunResult = train(tiny_config, runs, corpus=tiny_corpus)
     assert result.present
     assert (folder / record.ROWS).read_bytes().count(b"\n") == 30
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("clip", [0.0, 0.1])
+def test_released_gradients_change_no_number_and_no_identity(
+    tiny_config: RunConfig, tiny_corpus: Corpus, tmp_path: Path, clip: float, accumulation: int
+) -> None:
+    config = replace(tiny_config, clip=clip, accumulation=accumulation, tokens=8 * 4 * 16)
+    plain = train(config, tmp_path / "plain", corpus=tiny_corpus)
+    released = train(replace(config, release=True), tmp_path / "released", corpus=tiny_corpus)
+    assert plain.identity == released.identity
+    assert_same(numbers(plain.folder), numbers(released.folder))
+
+
+def test_where_pieces_are_stacked_release_is_part_of_the_identity(
+    tiny_config: RunConfig, tiny_corpus: Corpus
+) -> None:
+    for engine, same in (("auto", False), ("loop", True)):
+        config = replace(tiny_config, optimizer=OptimizerConfig("muon", 0.02), engine=engine)
+        released = replace(config, release=True)
+        manifest = tiny_corpus.manifest
+        assert (config.identity(manifest) == released.identity(manifest)) is same
+
+
+def test_a_run_that_cannot_be_released_says_so(tiny_config: RunConfig, tiny_corpus: Corpus, runs: Path) -> None:
+    for spec, told in (("sophia", "gauss_newton_bartlett"), ("torch:SGD", "not of this package")):
+        with pytest.raises(BadInput, match=f"release=true: .*{told}"):
+            config = replace(tiny_config, optimizer=OptimizerConfig(spec, 0.01), release=True)
+            train(config, runs, corpus=tiny_corpus)
+    with pytest.raises(BadInput, match="a compiled graph is not kept"):
+        replace(tiny_config, release=True, compile=True)

@@ -50,6 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="as a paper counts: scale, galore, apollo, fira, adam-mini, sgd-sai, with changes as "
         "scale:unit=GiB,gradients=True (steepest: all that is allocated)",
     )
+    add("--release", action="store_true", help="steps inside backward: of gradients the largest one alone")
     add("--recipe", action="store_true", help="hyperparameters of a race instead of the constructors' defaults")
     add("--published", action="store_true", help="what papers print beside what is counted here")
     add("--figure", type=Path, metavar="FILE.svg", help="draw bars of weights, gradients, state and buffers")
@@ -67,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
         raise BadInput("no --model: give one such as llama-7b, a config.json, or --published alone")
     size, unit = size_of(args.fits) if args.fits else (None, "GiB")
     how = args.accounting or f"steepest:unit={unit}"
+    if args.release:
+        how += ("," if ":" in how else ":") + "release=True"
     accounting_of(how)
     model = model_of(args.model, args.dtype)
     if size is not None and not args.optimizer:

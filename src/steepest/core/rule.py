@@ -300,8 +300,8 @@ class Rule:
     @classmethod
     def of_trajectory(cls, told: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
         """Constructor arguments from a trajectory's JSON and arrays. ``groups`` among them gives tensors
-        hyperparameters of their own, ``roles`` and ``layouts`` what their names do not tell, ``released`` the options
-        of :func:`steepest.release` where the steps were made inside backward."""
+        hyperparameters of their own, ``roles`` and ``layouts`` what their names do not tell, ``released`` the
+        options of :func:`steepest.release` where the steps were made inside backward."""
         raise NotImplementedError
 
     @classmethod

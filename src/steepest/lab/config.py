@@ -52,6 +52,7 @@ from steepest.lab.settings import SHORT, build, fit, merged, read_toml
 from steepest.schedules import SCHEDULES, Schedule, checked_options, known_options, named
 
 if TYPE_CHECKING:
+    from steepest.core.rule import Rule
     from steepest.registry import Contender
 
 VERSION = 1
@@ -216,7 +217,8 @@ class RunConfig:
 
     tokens or ratio (tokens = ratio · 20 · non-embedding weights; 1 when neither is given). clip: greatest
     global gradient norm, 0 is off. divergence: after warm-up, a loss above this multiple of
-    the first ends the run.
+    the first ends the run. release: every weight moves inside backward and its gradient is freed
+    (``inside_backward.py``), with two backward passes where clip is not 0 and accumulation is 1.
     """
 
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -236,6 +238,7 @@ class RunConfig:
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
     engine: str = "auto"
+    release: bool = False
     device: str = "cpu"
     seed: int = 0
 
@@ -254,6 +257,11 @@ class RunConfig:
             raise BadInput(f"batch={self.batch} is not divisible by accumulation={self.accumulation}: change one")
         if not (math.isfinite(self.clip) and self.clip >= 0):
             raise BadInput(f"clip={self.clip}: give a finite norm above 0, or 0 for no clipping")
+        if self.release and self.compile and self.clip and self.accumulation == 1:
+            raise BadInput(
+                f"release=true with clip={self.clip:g} takes a second backward pass, for which a compiled graph is "
+                "not kept: set clip=0, compile=false, or accumulation=2"
+            )
         if not self.divergence > 1:
             raise BadInput(f"divergence={self.divergence}: give a multiple of the first loss above 1, such as 2")
 
@@ -356,11 +364,18 @@ def plan(config: RunConfig, corpus_manifest: Mapping[str, Any]) -> Plan:
         "evaluation": {"tokens": config.evaluation.tokens, "steps": sorted(evaluations)},
         "engine": settled(config.engine),
     } | {name: getattr(config, name) for name in DETERMINING}
+    if config.release and contender.rule is not None and _stacks(contender.rule, config):
+        determines["release"] = True
     if contender.rule is not None and contender.rule.measures():
         determines["estimate"] = {"version": estimates.VERSION, **dataclasses.asdict(config.estimate)}
     made = Plan(config, contender, lr, model, steps, warmup, evaluations, determines)
     made.factor(1)  # an impossible schedule is refused before anything is written
     return made
+
+
+def _stacks(rule: type[Rule], config: RunConfig) -> bool:
+    """Whether a step inside backward may round otherwise than the engine's own, which runs equal shapes in one."""
+    return rule.scope != "element" and settled(config.engine) != "loop"
 
 
 def _at_least(name: str, value: int, least: int) -> None:

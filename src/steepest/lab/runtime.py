@@ -15,6 +15,7 @@ from torch import Tensor
 
 from steepest.core.errors import BadInput
 from steepest.engines import why_not_compiled
+from steepest.inside_backward import Release
 from steepest.lab.heap import keep_freed_memory
 from steepest.lab.model import Decoder
 
@@ -67,15 +68,22 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
     return nullcontext() if precision == "fp32" else torch.autocast(device.type, dtype=torch.bfloat16)
 
 
-def backward(model: Decoder, sequences: Tensor, accumulation: int, precision: str) -> tuple[float, float]:
-    """Gradients of the mean over the batch; returns (cross-entropy, objective), nats/token."""
+def backward(
+    model: Decoder, sequences: Tensor, accumulation: int, precision: str, released: Release | None = None
+) -> tuple[float, float]:
+    """Gradients of the mean over the batch; returns (cross-entropy, objective), nats/token. ``released``: the last
+    part's backward also moves the weights."""
     parts = sequences.chunk(accumulation)
     loss = objective = 0.0
-    for part in parts:
+    for number, part in enumerate(parts, start=1):
         with autocast(sequences.device, precision):
             output = model.loss(part)
             share = output.loss / len(parts)
-        share.backward()
+        if released is None:
+            share.backward()
+        else:
+            with released.accumulate() if number < len(parts) else nullcontext():
+                released.backward(share)
         loss += output.nll.item() / len(parts)
         objective += share.item()
     return loss, objective

@@ -13,13 +13,14 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from steepest.core.errors import BadInput, CorruptFile
+from steepest.inside_backward import Release, why_not
 from steepest.lab import checkpoint, record, runtime
 from steepest.lab.analysis.spikes import scores
 from steepest.lab.batches import batch, validation_batches
@@ -28,6 +29,7 @@ from steepest.lab.corpus import Corpus
 from steepest.lab.estimate import Estimator
 from steepest.lab.files import locked, make_folder, tell
 from steepest.lab.model import Decoder, ModelConfig
+from steepest.optimizer import Optimizer as Stepper
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,7 @@ class _Run:
             self.model, lr=planned.lr, engine=config.engine, **config.optimizer.hyperparameters
         )
         self.estimator = Estimator(self.model, config, corpus, device, notice)
+        self.released = _released(self.optimizer, config)
         self.peaks = [float(group["lr"]) for group in self.optimizer.param_groups]
         if config.compile:
             runtime.compile_model(self.model)
@@ -256,11 +259,16 @@ class _Run:
         began = runtime.now(self.device)
         sequences = batch(self.corpus, seed=config.seed, step=step - 1, size=config.batch, seq=config.seq)
         sequences = sequences.to(self.device)
-        loss, objective = runtime.backward(self.model, sequences, config.accumulation, config.precision)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip or math.inf))
+        loss, objective = runtime.backward(
+            self.model, sequences, config.accumulation, config.precision, self.released
+        )
+        if self.released is None:
+            norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip or math.inf))
+        else:
+            norm = 0.0 if self.released.norm is None else float(self.released.norm)
         halfway, estimated = runtime.now(self.device), self.estimator.seconds
         reason = self._diverged(step, loss, objective, norm)
-        if reason is None:
+        if reason is None and self.released is None:
             self.estimator.step(self.optimizer, step)
         self.optimizer.zero_grad(set_to_none=True)
         ended, estimated = runtime.now(self.device), self.estimator.seconds - estimated
@@ -370,6 +378,15 @@ _TIMES = tuple(f.name for f in fields(RunResult) if f.name.endswith("seconds"))
 def _result(folder: Path, result: dict[str, Any], present: bool = False) -> RunResult:
     known = {f.name for f in fields(RunResult)} & result.keys()
     return RunResult(folder=folder, present=present, **{name: result[name] for name in known})
+
+
+def _released(optimizer: Optimizer, config: RunConfig) -> Release | None:
+    """Steps inside backward, where the run's configuration asks for it. The gradient's norm is recorded anyway."""
+    if not config.release:
+        return None
+    if reason := why_not(optimizer):
+        raise BadInput(f"release=true: {reason}")
+    return Release(cast(Stepper, optimizer), clip_norm=config.clip or None, note_norm=True)
 
 
 def _validation(corpus: Corpus, config: RunConfig) -> tuple[Tensor, ...]:

@@ -23,6 +23,7 @@ class Accounting:
     Attributes:
         unit: GB and MB are powers of ten, GiB and MiB powers of two.
         gradients: whether gradients count.
+        release: of gradients only the largest counts: weights move inside backward (``steepest.release``).
         embeddings: whether the state of embeddings and output head counts.
         seeded: whether state counts that a seed could draw again (random projectors).
         buffers: whether the engine's own buffers count.
@@ -32,6 +33,7 @@ class Accounting:
 
     unit: Unit = "GiB"
     gradients: bool = True
+    release: bool = False
     embeddings: bool = True
     seeded: bool = True
     buffers: bool = True
@@ -56,6 +58,7 @@ class Accounting:
             "" if self.dtype is None else f"everything in {name_of(self.dtype)}",
             "" if self.state_dtype is None else f"state in {name_of(self.state_dtype)}",
             "" if self.gradients else "no gradients",
+            "the largest gradient alone" if self.gradients and self.release else "",
             "" if self.embeddings else "no state of embeddings and head",
             "" if self.seeded else "no projectors that a seed draws",
             "" if self.buffers else "no buffers",

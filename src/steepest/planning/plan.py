@@ -10,6 +10,7 @@ import copy
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from steepest.core.naming import ROLES
 from steepest.core.rule import Rule, working_dtype
 from steepest.engines.lowbit import names_of
 from steepest.engines.units import GPU, Room, together
+from steepest.inside_backward import why_not
 from steepest.optimizer import Optimizer
 from steepest.planning.accounting import Accounting, Unit, accounting_of, dtype_named, name_of
 from steepest.planning.models import Model, Weights, model_named
@@ -55,6 +57,11 @@ class Part:
     state: tuple[Held, ...]
 
 
+def whole(part: Part) -> str:
+    """The weight that a part is of."""
+    return part.parameter.partition("[")[0]
+
+
 @dataclass(frozen=True)
 class Memory:
     """Bytes of weights, gradients and state under one accounting; ``print`` shows them by role and by slot.
@@ -79,7 +86,8 @@ class Memory:
         as_ = self.accounting
         own = (as_.dtype or part.dtype).itemsize * part.elements
         state = sum(held.elements * self._type(part, held).itemsize for held in self._held(part))
-        return own, own if as_.gradients and part.trained else 0, state
+        counts = as_.gradients and part.trained and (not as_.release or whole(part) == self._largest[0])
+        return own, own if counts else 0, state
 
     def _held(self, part: Part) -> Iterable[Held]:
         if part.role in ("embed", "head") and not self.accounting.embeddings:
@@ -110,7 +118,7 @@ class Memory:
 
     @property
     def counted_buffers(self) -> int:
-        return self.buffers if self.accounting.buffers else 0
+        return self.buffers if self.accounting.buffers and not self.accounting.release else 0
 
     @property
     def state_elements(self) -> int:
@@ -120,11 +128,16 @@ class Memory:
     @property
     def largest_gradient(self) -> int:
         """Bytes of one weight's gradient, the largest: the least that a step inside backward could do with."""
-        whole: dict[str, int] = {}
+        return self._largest[1]
+
+    @cached_property
+    def _largest(self) -> tuple[str, int]:
+        """The weight whose gradient is largest, and its bytes."""
+        sizes: dict[str, int] = {}
         for part in self.parts:
-            name = part.parameter.partition("[")[0]
-            whole[name] = whole.get(name, 0) + (part.elements * part.dtype.itemsize if part.trained else 0)
-        return max(whole.values(), default=0)
+            size = part.elements * part.dtype.itemsize if part.trained else 0
+            sizes[whole(part)] = sizes.get(whole(part), 0) + size
+        return max(sizes.items(), key=lambda item: item[1], default=("", 0))
 
     def by_role(self) -> dict[tuple[str, str], tuple[int, int, int, int]]:
         """Elements, and bytes of weights, gradients and state, by role and rule."""
@@ -217,7 +230,7 @@ class Memory:
             "",
         ]  # fmt: skip
         if as_.buffers:
-            lines.append(f"buffers of the default engine on a GPU: {as_.shown(self.buffers)} {as_.unit}")
+            lines.append(f"buffers of the default engine on a GPU: {as_.shown(self.counted_buffers)} {as_.unit}")
         lines.append(f"step counters, in the host's memory: {self.counters:,} bytes")
         return "\n".join([*lines, f"not in it: {NOT_IN}"])
 
@@ -253,12 +266,16 @@ def memory(
     Raises: UnknownName, BadInput, RoutingError: as the optimizer's constructor, and for a model that is none.
     """
     as_ = accounting_of(accounting)
+    if as_.release and isinstance(optimizer, Optimizer) and (reason := why_not(optimizer)):
+        raise BadInput(reason)
     if isinstance(optimizer, Optimizer):
         name = str(model) if isinstance(model, str | Path) else type(model).__name__
         return _of_optimizer(optimizer, name, type(optimizer).__name__, as_)
     kind = dtype_named(dtype) if isinstance(dtype, str) else dtype
     found = planned(model, kind)
     label, built = _built(found, optimizer, recipe, options)
+    if as_.release and (reason := why_not(built)):
+        raise BadInput(reason)
     if isinstance(built, Optimizer):
         return _of_optimizer(built, found.name, label, as_)
     return _of_foreign(built, found, label, as_)

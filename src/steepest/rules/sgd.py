@@ -18,8 +18,8 @@ class SGD(Rule):
     title = "SGD with momentum"
     paper = (
         "Sutskever, Martens, Dahl, Hinton, On the importance of initialization and momentum in deep learning, "
-        "ICML 2013, eq. 1-2; decoupled decay: Loshchilov & Hutter, arXiv 1711.05101, Algorithm 1 (SGDW); lomo: Lv et "
-        "al., Full Parameter Fine-tuning for Large Language Models with Limited Resources, arXiv 2306.09782"
+        "ICML 2013, eq. 1-2; decoupled decay: Loshchilov & Hutter, arXiv 1711.05101, Algorithm 1 (SGDW); lomo: Lv "
+        "et al., Full Parameter Fine-tuning for Large Language Models with Limited Resources, arXiv 2306.09782"
     )
     code = "torch.optim.SGD (torch 2.13); timm SGDW (timm 1.0.31); lomo: OpenLMLab/LOMO@45d4bac lomo_optim/lomo.py"
     pseudocode = """
