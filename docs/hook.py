@@ -40,6 +40,7 @@ def navigation(places: list[str]) -> list[Any]:
         {"How to choose": "how-to-choose.md"},
         {"Optimizers": ["optimizers/index.md", *named]},
         {"Memory": "memory.md"},
+        {"Step inside backward": "step-inside-backward.md"},
         {"Robustness": "robustness.md"},
         {"Schedules": "schedules.md"},
         {"Recipes": ["recipes/index.md", *recipes]},

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
+import importlib.util
 import io
 import json
 import math
 import pickle
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +30,7 @@ from steepest.optimizer import Optimizer
 from steepest.registry import rule_named, rules
 from steepest.verify import one
 
+ROOT = Path(__file__).resolve().parents[1]
 WIDTH, VOCAB, STEPS = 12, 17, 3
 
 
@@ -578,6 +582,44 @@ def test_planned_with_release_of_gradients_only_the_largest_counts() -> None:
     assert "the largest gradient alone" in str(released)
     with pytest.raises(BadInput, match="gauss_newton_bartlett"):
         steepest.memory("llama-7b", "sophia", accounting="steepest:release=True")
+
+
+# ---- the page, and what was measured
+
+
+def test_the_examples_on_the_page_run() -> None:
+    page = (ROOT / "docs" / "step-inside-backward.md").read_text()
+    space: dict[str, Any] = {}
+    for example in re.findall(r"```python\n(.*?)```", page, re.S):
+        exec(example, space)
+
+
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    spec = importlib.util.spec_from_file_location("release_benchmark", ROOT / "benchmarks" / "release.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("spec", ["sgd:variant=lomo", "adalomo", "adamw"])
+def test_the_peak_keeps_the_law_and_is_below_the_plain_steps(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = benchmark(monkeypatch)
+    args = argparse.Namespace(width=64, layers=4, vocab=64, tokens=4)
+    plain, released = (script.measured(spec, kind, args) for kind in (False, True))
+    script.check(plain)
+    script.check(released)
+    assert plain["peak"] - released["peak"] > 0.7 * (plain["gradients"] - released["gradients"])
+
+
+def test_the_picture_on_the_page_is_that_of_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = benchmark(monkeypatch)
+    record = json.loads((ROOT / "benchmarks" / "results" / "release.json").read_text())
+    for row in record["rows"]:
+        script.check(row)
+    script.picture.write(tmp_path / "made.svg", script.drawn(record))
+    assert (tmp_path / "made.svg").read_text() == (ROOT / "docs" / "images" / "release.svg").read_text()
 
 
 def test_release_is_a_public_name() -> None:

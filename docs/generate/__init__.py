@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from generate import interface, optimizer, overview, planned, schedules
+from generate import interface, optimizer, overview, planned, released, schedules
 from steepest.registry import rules
 
 PLACES = {
@@ -14,6 +14,7 @@ PLACES = {
     "robustness": overview.robustness_table,
     "published": planned.published_table,
     "models": planned.models_table,
+    "released": released.peaks_table,
     **schedules.MAKERS,
 }
 """Tables that hand-written pages take in where they say ``<!-- table: NAME -->``."""

@@ -106,6 +106,11 @@ def extra_bytes(action: Action, device: torch.device) -> int:
         action()
         torch.cuda.synchronize(device)
         return max(0, torch.cuda.max_memory_allocated(device) - before)
+    return max(0, 0, *levels(action))
+
+
+def levels(action: Action) -> list[int]:
+    """What the action holds on the CPU beyond what was held before it, after each allocation and each release."""
     # The old profiler's records: the new one writes to stderr, and sees no more of the allocator.
     autograd = torch.autograd
     nothing = torch._C._profiler._ExperimentalConfig()
@@ -118,7 +123,7 @@ def extra_bytes(action: Action, device: torch.device) -> int:
         records = autograd._disable_profiler_legacy()
         torch._C._autograd._enable_record_function(True)
     changes = [e.cpu_memory_usage() for thread in records for e in thread if e.kind() == "memory_alloc"]
-    return max(0, *accumulate(changes)) if changes else 0
+    return list(accumulate(changes))
 
 
 def ratios(over: Sequence[Block], under: Sequence[Block]) -> list[float]:

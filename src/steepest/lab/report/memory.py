@@ -15,12 +15,19 @@ KINDS = (("weights", 1), ("gradients", 5), ("state", 3), ("buffers", 4))
 ROW, TOP, BELOW, LEFT, RIGHT = 24, 76, 50, 270, 90
 
 
-def drawn(rows: Sequence[Mapping[str, Any]], title: str, unit: str, size: int, limit: int | None = None) -> Board:
+def drawn(
+    rows: Sequence[Mapping[str, Any]],
+    title: str,
+    unit: str,
+    size: int,
+    limit: int | None = None,
+    kinds: Sequence[tuple[str, int]] = KINDS,
+) -> Board:
     """Bars in the order of the rows (``name``, and bytes by kind); ``size``: bytes of the unit; ``limit``: bytes
     that there are, a line."""
-    shown = [(kind, slot) for kind, slot in KINDS if any(row[kind] for row in rows)]
+    shown = [(kind, slot) for kind, slot in kinds if any(row[kind] for row in rows)]
     board = Board(WIDE, TOP + ROW * len(rows) + BELOW, title)
-    totals = [sum(row[kind] for kind, _ in KINDS) / size for row in rows]
+    totals = [sum(row[kind] for kind, _ in kinds) / size for row in rows]
     x = Scale(0.0, 1.03 * max([*totals, (limit or 0) / size, 1e-9]), LEFT, WIDE - RIGHT)
     bottom = TOP + ROW * len(rows)
     board.text(2, 14, title, "name")
