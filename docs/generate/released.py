@@ -16,9 +16,8 @@ MIB = 2**20
 def peaks_table(rules: Mapping[str, type[Rule]]) -> list[str]:
     """A line for each optimizer: weights, state, gradients and peak, plain and released."""
     rows = json.loads((RESULTS / "release.json").read_text(encoding="utf-8"))["rows"]
-    plain, released = (
-        {row["optimizer"]: row for row in rows if row["released"] is kind} for kind in (False, True)
-    )
+    kinds = ({row["optimizer"]: row for row in rows if row["released"] is kind} for kind in (False, True))
+    plain, released = kinds
     lines = [
         (
             resolve(name).label,

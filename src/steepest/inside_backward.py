@@ -11,6 +11,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from operator import is_
 from typing import Any, Literal
 
 import torch
@@ -19,10 +20,14 @@ from torch import Tensor
 from steepest.arrangement import Arrangement
 from steepest.core.errors import BadInput
 from steepest.core.rule import Rule
+from steepest.engines import settled
 from steepest.optimizer import Optimizer
 
 HORIZON = 1000
 """Steps among which a rule is searched for one that wants measurements; calendars are shorter."""
+
+KERNELS = ("auto", "compiled")
+"""Engines that run element rules in native kernels on a CPU."""
 
 Doing = Literal["moving", "holding", "measuring"]
 
@@ -72,7 +77,9 @@ class Release:
         self._totals: Mapping[str, Tensor] = {}
         self._places: dict[Tensor, int] = {}
         self._firsts: dict[Tensor, int] = {}
-        if clip_norm is not None and self._has_totals():
+        self._kept: dict[Tensor, tuple[Arrangement, tuple[Tensor, ...]]] = {}
+        self._reads_totals = self._has_totals()
+        if clip_norm is not None and self._reads_totals:
             raise BadInput(
                 f"{optimizer.rule.name()} reads numbers over all gradients as they are after clipping: with "
                 "clip_norm that takes a third backward pass; leave clip_norm out"
@@ -120,6 +127,7 @@ class Release:
                 loss.backward()
                 return None
             self.norm, self._factor, self._totals = None, None, {}
+            self._reads_totals = self._has_totals()
             try:
                 if not self._two_passes():
                     loss.backward()
@@ -195,13 +203,20 @@ class Release:
         self.optimizer._opt_called = True  # type: ignore[attr-defined]  # else torch's schedulers warn
 
     def _arrangement(self, p: Tensor, rule: Rule) -> Arrangement:
-        """Made anew for every step, so that no engine keeps memory for each weight."""
-        optimizer = self.optimizer
+        """Kept for native kernels, a table of pointers; made anew for engines that would keep memory for it."""
+        optimizer, state = self.optimizer, self.optimizer.state[p]
+        if p in self._kept:
+            found, held = self._kept[p]
+            if len(held) == len(state) and all(map(is_, held, state.values())) and found.fits(rule, [p]):
+                return found
         if len(self._firsts) != len(optimizer._routes):
             self._firsts = optimizer.first_pieces()
         # One weight leaves nothing to stack: its pieces run one by one, in the bits of the loop.
         plain = rule.scope != "element" and optimizer._engine != "compiled"
-        return optimizer.arranged(rule, [p], self._firsts, "loop" if plain else None)
+        found = optimizer.arranged(rule, [p], self._firsts, "loop" if plain else None)
+        if rule.scope == "element" and p.device.type == "cpu" and settled(optimizer._engine) in KERNELS:
+            self._kept[p] = found, tuple(optimizer.state[p].values())
+        return found
 
     # -- all weights ---------------------------------------------------------------------------------------------
 
@@ -222,7 +237,7 @@ class Release:
         return self.clip_norm is not None or self.skip_nonfinite
 
     def _two_passes(self) -> bool:
-        return self._norm_first() or self._has_totals()
+        return self._norm_first() or self._reads_totals
 
     def _has_totals(self) -> bool:
         return any(self.optimizer.rule_of(group).totals for group in self.optimizer.param_groups)

@@ -259,8 +259,8 @@ class RunConfig:
             raise BadInput(f"clip={self.clip}: give a finite norm above 0, or 0 for no clipping")
         if self.release and self.compile and self.clip and self.accumulation == 1:
             raise BadInput(
-                f"release=true with clip={self.clip:g} takes a second backward pass, for which a compiled graph is "
-                "not kept: set clip=0, compile=false, or accumulation=2"
+                f"release=true with clip={self.clip:g} takes a second backward pass, for which a compiled graph "
+                "is not kept: set clip=0, compile=false, or accumulation=2"
             )
         if not self.divergence > 1:
             raise BadInput(f"divergence={self.divergence}: give a multiple of the first loss above 1, such as 2")
