@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from steepest.planning.plan import memory as memory
     from steepest.registry import explain_routing as explain_routing
     from steepest.registry import resolve as resolve
+    from steepest.zeroth.optimizer import ZerothOrder as ZerothOrder
 
 __version__ = "0.1.0"
 
@@ -31,6 +32,7 @@ _PUBLIC = {
     "Rule": "steepest.core.rule",
     "Layout": "steepest.core.layout",
     "Optimizer": "steepest.optimizer",
+    "ZerothOrder": "steepest.zeroth.optimizer",
     "explain_routing": "steepest.registry",
     "initialise": "steepest.initial",
     "memory": "steepest.planning.plan",

@@ -19,7 +19,10 @@ from steepest.core.errors import BadInput
 
 Each = Callable[[Tensor], Tensor]
 
-LINEAR = r"L_t\(P\)=sum_n \[ (.*) \+ <G_\{t,n\},P_n> \], 1-D tensors are row vectors[;,] G ?= ?grad/<t>/<n>.*"
+LINEAR = r"L_t\(P\)=sum_n \[ (.*) \+ <G_\{t,n\},P_n> \], 1-D tensors are row vectors[;,] G ?= ?grad/<t>/<n>(.*)"
+NUMBER = r"([-+.0-9e]+)"
+WAVES = rf"{NUMBER}\*\({NUMBER}\*\|\|P_n\|\|\^2\+{NUMBER}\*sum cos\({NUMBER} P_n\)\)"
+"""What may be added at the end, for every tensor: a bowl with waves in it."""
 FORMS: dict[str, Each] = {
     "sum_ij log cosh((P_n M_n)_ij)": lambda x: x.cosh().log().sum(),
     "mean_ij log cosh((P_n M_n)_ij)": lambda x: x.cosh().log().mean(),
@@ -32,6 +35,7 @@ class Loss:
     """One trajectory's loss."""
 
     each: Each
+    waves: tuple[float, ...]
     arrays: Mapping[str, np.ndarray]
     inputs: Mapping[str, np.ndarray]
 
@@ -41,7 +45,11 @@ class Loss:
     def _of(self, t: int, name: str, w: Tensor) -> Tensor:
         m = torch.tensor(self.arrays[f"extra/M/{name}"]).to(w)
         g = torch.tensor(self.inputs[f"grad/{t:03d}/{name}"]).to(w)
-        return self.each((w if w.ndim > 1 else w[None]) @ m) + (g * w).sum()
+        found = self.each((w if w.ndim > 1 else w[None]) @ m) + (g * w).sum()
+        if not self.waves:
+            return found
+        whole, bowl, wave, often = self.waves
+        return found + whole * (bowl * (w * w).sum() + wave * (often * w).cos().sum())
 
     def gradient(self, t: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Its gradient by tensor."""
@@ -78,6 +86,8 @@ def loss_of(
     if form is None:
         return None
     found = re.fullmatch(LINEAR, form)
-    if found is None or found[1] not in FORMS:
+    added = re.search(rf" \+ {WAVES}$", found[2]) if found else None
+    more = found is not None and " + " in found[2]
+    if found is None or found[1] not in FORMS or (more and added is None):
         raise BadInput(f"loss {form!r} is of no form that steepest/losses.py knows: add it there")
-    return Loss(FORMS[found[1]], arrays, inputs)
+    return Loss(FORMS[found[1]], tuple(map(float, added.groups())) if added else (), arrays, inputs)

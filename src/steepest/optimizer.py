@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from steepest.arrangement import Arrangement, local, pieces_of
 from steepest.checkpoints import fitting, matched, owned
 from steepest.core.errors import BadInput, RoutingError, UnknownName, UnsupportedTensor
-from steepest.core.job import ROUNDINGS, Rounding
+from steepest.core.job import ROUNDINGS, Engine, Rounding
 from steepest.core.layout import Layout
 from steepest.core.lowbit import LowBit, format_of
 from steepest.core.naming import HIDDEN, Family, Named, named_of
@@ -236,12 +236,10 @@ class Optimizer(torch.optim.Optimizer):
     def _totals(self, moving: list[tuple[Arrangement, Rule, dict[str, Any]]]) -> dict[str, Tensor]:
         """The numbers over all weights that the rule reads in this step."""
         own = [(a, rule, g) for a, rule, g in moving if g["rule"] == self.rule.name() and rule.totals]
-        added = [x for a, rule, group in own for x in a.contributions(rule, group["peak_lr"])]
-        how = {name: kind for _, rule, _ in own for name, kind in rule.totals.items()}
-        return {
-            name: getattr(torch.stack([x[name] for x in added]), "amax" if kind == "max" else "sum")()
-            for name, kind in how.items()
-        }
+        return totalled(
+            [rule for _, rule, _ in own],
+            [x for a, rule, group in own for x in a.contributions(rule, group["peak_lr"])],
+        )
 
     # -- what is measured beside the gradient ------------------------------------------------------------------
 
@@ -301,10 +299,10 @@ class Optimizer(torch.optim.Optimizer):
         return found
 
     def arranged(
-        self, rule: Rule, members: list[Tensor], firsts: Mapping[Tensor, int], engine: str | None = None
+        self, rule: Rule, members: list[Tensor], firsts: Mapping[Tensor, int], engine: str | Engine | None = None
     ) -> Arrangement:
         """These weights of one rule, which have gradients, made ready to be moved together, by this optimizer's
-        engine unless another is named. Raises: UnsupportedTensor for a sparse gradient."""
+        engine unless another is given. Raises: UnsupportedTensor for a sparse gradient."""
         for p in members:
             if p.grad is not None and p.grad.layout != torch.strided:
                 raise UnsupportedTensor(
@@ -314,8 +312,16 @@ class Optimizer(torch.optim.Optimizer):
             if not self.state[p]:
                 self._allocate(p, rule)
         name = engine or self._engine
-        made = engine_of(name) if self._form is None else low_bit(name, self._form)
+        if isinstance(name, str):
+            made = engine_of(name) if self._form is None else low_bit(name, self._form)
+        else:
+            made = name
         return Arrangement(made, rule, members, self.state, self._layout, firsts, self._form, self._rounding)
+
+    @property
+    def in_codes(self) -> bool:
+        """Whether state is kept in codes of few bits."""
+        return self._form is not None
 
     def first_pieces(self) -> dict[Tensor, int]:
         """The index of each weight's first piece among all pieces of its rule, on which random draws depend."""
@@ -417,6 +423,15 @@ class Optimizer(torch.optim.Optimizer):
         self._late, self._needed = (), None
         self._arranged = {}
         self._held = []
+
+
+def totalled(rules: Iterable[Rule], added: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """What each weight contributes, put together as the rules say."""
+    how = {name: kind for rule in rules for name, kind in rule.totals.items()}
+    return {
+        name: getattr(torch.stack([x[name] for x in added]), "amax" if kind == "max" else "sum")()
+        for name, kind in how.items()
+    }
 
 
 def _routes(named: Named, role: str, rule: type[Rule], why: str, layout: Layout) -> list[Route]:

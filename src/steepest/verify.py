@@ -4,7 +4,8 @@ Format of a folder of trajectories: ``inputs.npz`` with ``init/<tensor>`` and ``
 all, and ``<optimizer>/<variant>.json`` with the hyperparameters, beside ``<variant>.npz`` with
 ``param/<ttt>/<tensor>`` after step ttt and what the rule must be fed, ``extra/...``. Where the JSON tells a loss,
 the gradients are its own (``losses.py``), ``extra/loss`` is its value before each step, and a Hessian estimate
-that is not recorded is made from its probe, ``extra/z/<ttt>/<tensor>``.
+that is not recorded is made from its probe, ``extra/z/<ttt>/<tensor>``. A way to run a rule that is recorded under
+a name of its own (``WAYS``) makes its own steps, and the losses that it measures are compared too.
 
 Beside them lie tables, values of pure functions: ``<what>/<variant>.json`` with the ``keys`` of the arrays in
 ``<variant>.npz``. Each key whose function is known here (``TABLES``) is computed and compared.
@@ -16,8 +17,9 @@ import json
 import math
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ from steepest.losses import Loss, loss_of
 from steepest.optimizer import Optimizer
 from steepest.registry import rule_of_trajectory
 from steepest.schedules import Schedule, named
+from steepest.zeroth import replay as zeroth
 
 # The shared inputs' tensors; "matrix" are hidden matrices.
 ROLES = {"square": "matrix", "tall": "matrix", "wide": "matrix", "embed": "embed", "head": "head", "bias": "bias"}
@@ -134,31 +137,54 @@ def one(path: Path, inputs: Mapping[str, np.ndarray], engine: str) -> Verdict:
         told, arrays = json.loads(path.read_text()), _load(path.with_suffix(".npz"))
         tolerance = float(told["rtol_suggested"])
         rule = rule_of_trajectory(told)
-        if rule is None:
+        way = next((way for way in WAYS if way.replays(told)), None) if rule is None else None
+        if rule is None and way is None:
             return verdict("not implemented", f"no rule named {told['optimizer']!r}")
         if engine == "compiled" and (missing := why_not_compiled()):
             return verdict("not implemented", missing)
-        arguments = rule.of_trajectory(told, arrays)
+        arguments = rule.of_trajectory(told, arrays) if rule is not None else {}
         weights = {
             name: torch.nn.Parameter(torch.tensor(inputs[f"init/{name}"]).to(getattr(torch, told["param_dtype"])))
             for name in told["tensors"]
         }
         loss = loss_of(told, arrays, inputs)
-        own, released = arguments.pop("groups", {}), arguments.pop("released", None)
-        params = [{"params": [(name, w)], **own.get(name, {})} for name, w in weights.items()] if own else weights
-        arguments["roles"] = _roles(told, rule) | arguments.get("roles", {})
-        built = face(rule)(params if own else list(weights.items()), engine=engine, **arguments)
+        walk: Callable[[], tuple[float, str]]
+        if rule is not None:
+            released = arguments.pop("released", None)
+            built = _built(rule, arguments, weights, told, engine)
+            walk = partial(distance, built, rule, weights, told, arrays, inputs, loss, released)
+        else:
+            assert way is not None
+            walk = partial(followed, way.begun(told, arrays, weights, loss, engine), weights, told, arrays)
     except (ValueError, KeyError, json.JSONDecodeError, CorruptFile) as error:
         return verdict("fail", f"damaged trajectory {path.name}: {type(error).__name__}: {error}")
     except SteepestError as error:
         return verdict("not implemented", str(error))
     try:
-        far, where = distance(built, rule, weights, told, arrays, inputs, loss, released)
+        far, where = walk()
     except Exception as failure:  # whatever a rule or an engine does wrong is that trajectory's result
         return verdict("fail", f"{type(failure).__name__}: {str(failure).splitlines()[0]}")
     if tolerance is None or not far <= tolerance:  # also for nan
         return verdict("fail", f"{'not a number' if math.isnan(far) else f'{far:.1e}'} at {where}", far)
     return verdict("pass", "", far)
+
+
+def _built(
+    rule: type[Rule],
+    arguments: dict[str, Any],
+    weights: Mapping[str, Tensor],
+    told: Mapping[str, Any],
+    engine: str,
+) -> Optimizer:
+    own = arguments.pop("groups", {})
+    params = [{"params": [(name, w)], **own.get(name, {})} for name, w in weights.items()] if own else weights
+    arguments["roles"] = _roles(told, rule) | arguments.get("roles", {})
+    return face(rule)(params if own else list(weights.items()), engine=engine, **arguments)
+
+
+WAYS = (zeroth,)
+"""Modules of ways to run a rule that are recorded under names of their own: ``replays(told)`` tells whether a
+trajectory is of that way, and ``begun(...)`` gives what makes a step and tells the losses that it measured."""
 
 
 def _schedule(key: str, told: Mapping[str, Any], table: np.ndarray) -> np.ndarray | None:
@@ -265,10 +291,7 @@ def distance(
                 inside(optimizer, weights, released)
         observe(asked, t)
         _feed(optimizer, rule, t, weights, arrays)
-        for name, w in weights.items() if t in kept else ():
-            gap = np.abs(w.detach().double().numpy() - arrays[f"param/{t:03d}/{name}"]).max(initial=0.0)
-            move = float(told["total_move"][name])
-            error = float(gap) / move if move else (0.0 if gap == 0 else math.inf)
+        for name, error in apart(weights, told, arrays, t):
             if not error <= worst:
                 worst, where = error, f"step {t}, {name}"
             if math.isnan(error):
@@ -284,6 +307,38 @@ def inside(optimizer: Optimizer, weights: Mapping[str, Tensor], options: Mapping
         w.grad = None
     with release(optimizer, **options) as released:
         released.backward(loss)
+
+
+def followed(
+    walk: Callable[[int], Sequence[float]],
+    weights: Mapping[str, Tensor],
+    told: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+) -> tuple[float, str]:
+    """The same for a way that makes its own steps: of the weights and of every loss that ``extra/losses`` holds."""
+    worst, where = 0.0, "the start"
+    for t in range(max(told["steps_kept"]) + 1):
+        losses, recorded = walk(t), arrays.get(f"extra/losses/{t:03d}")
+        if recorded is not None and recorded.size and recorded.size != len(losses):
+            return math.inf, f"step {t}, which measures {recorded.size} losses, not {len(losses)}:"
+        pairs = zip(losses, recorded, strict=True) if recorded is not None and recorded.size else ()
+        errors = [(f"loss {i}", abs(x - y) / max(1.0, abs(y))) for i, (x, y) in enumerate(pairs)]
+        for what, error in [*errors, *apart(weights, told, arrays, t)]:
+            if not error <= worst:
+                worst, where = float(error), f"step {t}, {what}"
+            if math.isnan(error):
+                return error, where
+    return worst, where
+
+
+def apart(
+    weights: Mapping[str, Tensor], told: Mapping[str, Any], arrays: Mapping[str, np.ndarray], t: int
+) -> Iterator[tuple[str, float]]:
+    """How far each weight is after step t from what is recorded, if it is, in units of its total movement."""
+    for name, w in weights.items() if t in told["steps_kept"] else ():
+        gap = np.abs(w.detach().double().numpy() - arrays[f"param/{t:03d}/{name}"]).max(initial=0.0)
+        move = float(told["total_move"][name])
+        yield name, float(gap) / move if move else (0.0 if gap == 0 else math.inf)
 
 
 def _feed(
