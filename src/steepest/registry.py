@@ -28,6 +28,7 @@ from steepest.optimizer import Optimizer, Params
 from steepest.routing import Routing
 from steepest.rules.adamw import AdamW
 from steepest.settings import known, merged, roles_merged
+from steepest.zeroth.ways import WAYS
 
 
 @functools.cache
@@ -81,6 +82,11 @@ def rule_named(name: str) -> type[Rule]:
     """The built-in rule of that name. Raises: UnknownName with the nearest one."""
     rule = built_in(name)
     if rule is None:
+        if name in WAYS:
+            raise BadInput(
+                f"{name} fine-tunes by losses alone and is nothing to pretrain with: in Python, "
+                f"steepest.zeroth.ways.way({name!r})(model); `steepest show {name}` tells more"
+            )
         known = [*rules(), *(f"{outer}-{inner}" for outer in wrappers() for inner in _plain())]
         raise UnknownName.among("optimizer", name, known, "(`steepest list` shows all)")
     return rule

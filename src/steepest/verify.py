@@ -315,7 +315,7 @@ def followed(
     told: Mapping[str, Any],
     arrays: Mapping[str, np.ndarray],
 ) -> tuple[float, str]:
-    """The same for a way that makes its own steps: of the weights and of every loss that ``extra/losses`` holds."""
+    """The same for a way that makes its own steps: of the weights, and of every loss in ``extra/losses``."""
     worst, where = 0.0, "the start"
     for t in range(max(told["steps_kept"]) + 1):
         losses, recorded = walk(t), arrays.get(f"extra/losses/{t:03d}")

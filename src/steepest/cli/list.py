@@ -16,6 +16,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from steepest.cli.table import table
     from steepest.registry import rules
+    from steepest.zeroth.ways import WAYS
 
     rows: list[dict[str, Any]] = [
         {
@@ -45,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     ]
     print(table(head, cells))
     print("\nState bytes are for a square float32 matrix of 1024 x 1024. `steepest show NAME` tells the rest.")
+    print(f"Ways to run a rule on losses alone, for fine-tuning: {', '.join(WAYS)}.")
     return 0
 
 

@@ -21,7 +21,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from steepest.core.errors import BadInput
     from steepest.registry import resolve
+    from steepest.zeroth.ways import WAYS
 
+    if args.name in WAYS and not args.kernel:
+        way = {"name": args.name, **dataclasses.asdict(WAYS[args.name])}
+        print(json.dumps(way, indent=1, default=list) if args.json else way_page(way))
+        return 0
     rule = resolve(args.name).rule
     if rule is None:
         raise BadInput(f"{args.name} is not a steepest rule: its hyperparameters are in its own documentation")
@@ -31,6 +36,28 @@ def run(args: argparse.Namespace) -> int:
     told = described(rule)
     print(json.dumps(told, indent=1, default=list) if args.json else page(told))
     return 0
+
+
+def way_page(told: dict[str, Any]) -> str:
+    """A zeroth-order method as text."""
+    given = ", ".join([repr(told["name"]), *(f"{k}={v!r}" for k, v in told["arguments"].items())])
+    parts = [
+        told["title"] + "\n" + "=" * len(told["title"]),
+        textwrap.indent(told["update"], "    "),
+        f"forward passes a step: {told['forwards']}; kept beside the weights: {told['kept']}",
+        f"steepest.zeroth.ways.way({given.partition(', ')[0]})(model, lr=...) is steepest.ZerothOrder with "
+        f"{given.partition(', ')[2]}",
+        f"paper: {told['paper']}",
+        f"compared with: {told['code']}",
+    ]
+    if told["quirks"]:
+        parts.append(
+            "quirks:\n"
+            + "\n".join(
+                textwrap.fill(q, 110, initial_indent="  - ", subsequent_indent="    ") for q in told["quirks"]
+            )
+        )
+    return "\n\n".join(parts)
 
 
 def kernel(rule: Any) -> str:

@@ -16,9 +16,9 @@ from steepest.core.errors import BadInput, CorruptFile
 class Log:
     """Projected gradients of all steps, one row of numbers a step.
 
-    Give it to an optimizer (``log=Log()``) and later to another's ``replay``, which walks the same way from the same
-    first weights without a model, data or a forward pass: 4 bytes a step for float32 weights, 80 kB for 20,000
-    steps. (With several queries or blocks a number for each.)
+    Give it to an optimizer (``log=Log()``) and later to another's ``replay``, which walks the same way from the
+    same first weights without data or a forward pass: 4 bytes a step for float32 weights, 80 kB for 20,000 steps.
+    (With several queries or blocks a number for each.)
     """
 
     def __init__(self) -> None:

@@ -63,8 +63,8 @@ class ZerothOrder(torch.optim.Optimizer):
         shared_noise: every block begins with the same random numbers, as in the authors' code.
         sparsity: share of each direction that is zero, or a :class:`Sparsity`.
         restore: "in-place", by the same steps back, up to rounding; "copy", exactly, from a copy of the weights.
-        first_order: an optimizer of the model's late weights, which get their gradient by backpropagation that ends
-            where the weights moved here begin.
+        first_order: an optimizer of the model's late weights, which get their gradient by backpropagation that
+            ends where the weights moved here begin.
         seed: of the random directions.
         log: a :class:`Log` to which each step adds what it measured.
         options: the rule's own and the optimizer's: ``momentum``, ``undecayed``, ``by_role``, ``engine``, ...
@@ -215,7 +215,8 @@ class ZerothOrder(torch.optim.Optimizer):
         self, part: Directions, loss: probes.Loss, closure: Callable[[], Any], seen: list[float]
     ) -> tuple[list[float], float]:
         """The slope along each query's direction, and the loss."""
-        slopes, values, copied = [], [], self.restore == "copy"
+        slopes, values = list[float](), list[float]()
+        copied = self.restore == "copy"
         for query in range(self.queries):
             key = Key(self.steps, query, self.queries)
             if self.estimator == "forward-gradient":

@@ -20,9 +20,10 @@ def parts_of(
 ) -> dict[str, list[Tensor]]:
     """The blocks in the order in which they are visited, from the weights' (name, role, tensor).
 
-    ``blocks``: None, one block of all; "layers", by the path up to its first number ("h.0") or, without one, to its
-    last word; "tensors", each weight alone; or patterns of names, or roles, each (or each tuple of them) a block of
-    what no earlier one has. What none of them matches is the last block: the authors' patterns leave the head out, and it is never trained.
+    ``blocks``: None, one block of all; "layers", by the path up to its first number ("h.0") or, without one, to
+    its last word; "tensors", each weight alone; or patterns of names, or roles, each (or each tuple of them) a
+    block of what no earlier one has. What none of them matches is the last block: the authors' patterns leave
+    the head out, and it is never trained.
 
     Raises: BadInput, UnknownName for patterns.
     """

@@ -1,4 +1,4 @@
-"""What a direction's derivative is measured by: two losses beside the weights, one, or forward-mode differentiation."""
+"""How a direction's slope is measured: two losses beside the weights, one, or forward-mode differentiation."""
 
 from __future__ import annotations
 

@@ -156,11 +156,11 @@ def begun(
     moved = {name: p for name, p in weights.items() if name in inside or "blocks" not in given}
     given["roles"] = {name: role for name, role in given["roles"].items() if name in moved}
     optimizer = Walked(moved, arrays, engine=engine, **given)
-    rates = arrays.get("extra/lr")
+    rates = arrays["extra/lr"].tolist() if "extra/lr" in arrays else []
 
     def step(t: int) -> Sequence[float]:
-        for group in optimizer.param_groups if rates is not None else ():
-            group["lr"] = float(rates[t])
+        for group in optimizer.param_groups if rates else ():
+            group["lr"] = rates[t]
         optimizer.step(lambda: loss(t, weights))
         if optimizer.sides == 1 and optimizer.queries > 1:  # where the loss at the weights is measured but once
             first, base, *others = optimizer.losses

@@ -19,12 +19,12 @@ SCOPES = ("layer", "global")
 class Sparsity:
     """Masks of ZO-Bench (arXiv 2402.11592): a share of each direction is zero, in probing and update alike.
 
-    ``law``: "fraction" zeroes the share ``ratio``; "below-ratio", the authors' code, zeroes a number where a normal
-    one is below ``ratio``, which is the share Phi(ratio): .5 zeroes 69 %, .9 zeroes 82 %. ``scope``: "layer", the
-    same ratio in each weight; "global", in each weight the share of its numbers that are smaller in size than that
-    quantile of all numbers was when the optimizer began. A mask lasts ``every`` steps and has a ``seed`` of its own
-    (None: made from the optimizer's). ``in_update`` False leaves the mask out of the update, as the authors' code
-    does with several queries and in the conservative form.
+    ``law``: "fraction" zeroes the share ``ratio``; "below-ratio", the authors' code, zeroes a number where a
+    normal one is below ``ratio``, which is the share Phi(ratio): .5 zeroes 69 %, .9 zeroes 82 %. ``scope``:
+    "layer", the same ratio in each weight; "global", in each weight the share of its numbers that were smaller
+    in size than that quantile of all numbers when the optimizer began. A mask lasts ``every`` steps and has a
+    ``seed`` of its own (None: made from the optimizer's). ``in_update`` False leaves the mask out of the update,
+    as the authors' code does with several queries and in the conservative form.
     """
 
     ratio: float
@@ -58,7 +58,7 @@ def ratios(weights: Iterable[Tensor], sparsity: Sparsity) -> list[float]:
 
 
 def quantile(weights: list[Tensor], q: float) -> float:
-    """The size below which a share q of all numbers lies. Halved intervals: nothing of the model's size is made."""
+    """The size below which a share q of all numbers lies, by halving: nothing as large as the model is made."""
     total = sum(w.numel() for w in weights)
     low, high = 0.0, max((float(w.detach().abs().max()) for w in weights if w.numel()), default=0.0)
     for _ in range(60):
