@@ -132,9 +132,10 @@ class Directions:
             for low, part in zip(range(start, start + n, chunk(p)), whole.split(chunk(p)), strict=True):
                 part.copy_(self.estimate(p, low, part.numel(), terms, signs, masked))
             return whole
+        sizes = [size * self.factor(key) for key, size in terms]  # first: a length is measured in the same buffer
         out = self._buffer(p, n).zero_()
-        for key, size in terms:
-            self._add(out, p, start, key, size * self.factor(key))
+        for (key, _), size in zip(terms, sizes, strict=True):
+            self._add(out, p, start, key, size)
         if signs:
             out.sign_()
         if self.sparsity is not None and masked and terms:

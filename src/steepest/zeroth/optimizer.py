@@ -372,6 +372,7 @@ class ZerothOrder(torch.optim.Optimizer):
         ``after`` is called after each, for a scheduler's step. Raises: BadInput for the log of another run.
         """
         log.begin(self.told())
+        self._opt_called = True  # torch's schedulers look whether a step was made before theirs
         parts = list(self.parts().values())
         for row in log.rows:
             self.steps += 1
