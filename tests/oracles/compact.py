@@ -18,6 +18,9 @@ import numpy as np
 UNREAD = ("extra/GG/", "extra/exp_avg", "extra/exp_avg_sq")
 UNREAD_OF = {"psgd_kron": ("extra/Q/", "extra/L/")}
 LAST = {"psgd_kron": 2, "adahessian": 5}
+LAST |= dict.fromkeys(
+    ("mezo", "zo_sgd", "zo_sgd_mmt", "zo_sgd_sign", "zo_adam", "zo_block", "forward_grad"), 2
+) | {"zo_sgd_cons": 5}
 """The last step that is kept; all are kept of the others."""
 HERE = Path(__file__).parent
 
