@@ -109,7 +109,7 @@ def sentiment(count: int, seed: int, held_out: bool = False) -> list[Example]:
     A fifth of the pairs of thing and adjective stand in reviews that are held out, and in no others.
     """
     draw = random.Random(seed)
-    found = []
+    found: list[Example] = []
     while len(found) < count:
         answer = len(found) % 2
         thing, word = draw.randrange(len(THINGS)), draw.randrange(len(WORDS[answer]))

@@ -31,9 +31,7 @@ def made(
     """
     bare, called = rule.name() == over, called or body.__name__.lower()
     if shared := in_both(body, rule):
-        raise BadInput(
-            f"{called} over {rule.name()}: both have a {shared} of their own: wrap once, or rename one"
-        )
+        raise BadInput(f"{called} over {rule.name()}: both have a {shared} of their own: wrap once, or rename one")
     name = body.__name__ if bare else body.__name__ + rule.__name__
     told = called if bare else f"{called}-{rule.name()}"
     known = vars(sys.modules[body.__module__]).get(name)
