@@ -17,6 +17,7 @@ from steepest.core.job import NO_GRAD, Engine, Moment, Piece, Rounding, Run
 from steepest.core.layout import Layout
 from steepest.core.lowbit import LowBit
 from steepest.core.rule import Rule, Step, working_dtype
+from steepest.distributed.workers import Parcel
 from steepest.engines.lowbit import opened
 
 State = dict[str, Tensor]
@@ -43,6 +44,9 @@ class Arrangement:
     ) -> None:
         self.form, self.rounding = form, rounding
         self.members, self.turns = members, rule.turns
+        self.means: list[Tensor] | None = None
+        """What takes the gradients' place in the coming step, where workers send each other something."""
+        self.owners: list[tuple[Tensor, int]] = []
         self.facts = facts(members)
         self.plain: list[tuple[Piece, Tensor]] = []
         self.viewed: list[tuple[list[Piece], Cut, Tensor]] = []
@@ -79,7 +83,10 @@ class Arrangement:
         homes: list[tuple[Piece, dict[str, str], State]],
     ) -> list[Piece]:
         assert p.grad is not None
-        found = pieces_of(p, p.grad, rule, state, layout)
+        # Engines are arranged for the type of what they will be given.
+        given = p.grad.to(working_dtype(p.dtype)) if rule.sends() else p.grad
+        found = pieces_of(p, given, rule, state, layout)
+        self.owners.extend((p, part) for part in range(len(found)))
         homes.extend((piece, keys, state) for piece, keys in found)
         pieces = [piece for piece, _ in found]
         if rule.scope == "matrix" and pieces:
@@ -104,7 +111,27 @@ class Arrangement:
         with self._gradients():
             for i, turn, run in self.runs:
                 run(Moment(rule, int(done[i]) + 1, peak_lr, turn, totals, self.rounding))
+            self.means = None
             self.steps.add_(1)  # only now: a step that failed before it moved anything was none
+
+    def parcels(self, rule: Rule, peak_lr: Any, places: Mapping[Tensor, int]) -> list[Parcel]:
+        """What this worker sends of each piece."""
+        done, found = self.steps.tolist(), {}
+        with self._gradients():
+            for i, turn, pieces in self.shared:
+                moment = Moment(rule, int(done[i]) + 1, peak_lr, turn)
+                step, wire = Step(moment.phase, moment.corrections), rule.wire(moment.t)
+                for piece in pieces:
+                    x = piece.grad
+                    if rule.sends():
+                        working = working_dtype(piece.weight.dtype)
+                        state = opened(rule, piece, self.form)
+                        x = rule.message(x.to(working), piece.weight.to(working), step, state)
+                    found[piece] = x, wire
+        return [
+            Parcel(f"{places[p]}.{part}", *found[piece])
+            for piece, (p, part) in zip(self.pieces, self.owners, strict=True)
+        ]
 
     def contributions(self, rule: Rule, peak_lr: Any) -> Iterator[dict[str, Tensor]]:
         """What each piece adds to the step's numbers over all weights."""
@@ -127,6 +154,8 @@ class Arrangement:
             for pieces, views, p in self.viewed:
                 for piece, grad in zip(pieces, views(local(p.grad)), strict=True):
                     piece.grad = grad
+            for piece, mean in zip(self.pieces, self.means or (), strict=self.means is not None):
+                piece.grad = mean
             yield
         finally:
             for piece in self.pieces:

@@ -9,19 +9,21 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from steepest.arrangement import Arrangement, local, pieces_of
+from steepest.arrangement import Arrangement, pieces_of
 from steepest.checkpoints import fitting, matched, owned
 from steepest.core.errors import BadInput, RoutingError, UnknownName, UnsupportedTensor
 from steepest.core.job import ROUNDINGS, Engine, Rounding
 from steepest.core.layout import Layout
 from steepest.core.lowbit import LowBit, format_of
-from steepest.core.naming import HIDDEN, Family, Named, named_of
+from steepest.core.naming import Family, Named, named_of
 from steepest.core.rule import Ask, Rule, defaults, hyperparameters, variant_of, working_dtype
+from steepest.distributed.means import Talk, dense_mean
+from steepest.distributed.workers import workers_of
 from steepest.engines import engine as engine_of
 from steepest.engines import low_bit
 from steepest.engines.lowbit import close, opened
 from steepest.heads import by_head_dim, with_head_dims
-from steepest.routing import Route, Routing, check, check_patterns, check_roles, layout_of, role_of
+from steepest.routing import Route, Routing, check, check_patterns, check_roles, layout_of, role_of, routes_of
 from steepest.rules.adamw import AdamW
 from steepest.settings import known, merged, roles_merged
 from steepest.storage import allocated, converted
@@ -48,6 +50,8 @@ class Optimizer(torch.optim.Optimizer):
         rounding: of weights narrower than float32: "nearest", "stochastic" (bfloat16) or "kahan", which keeps what
             is lost in one more slot of the weight's type.
         engine: "loop", "batched", "compiled" or "auto".
+        group: the process group whose workers train these weights together, "world" for all: each gives the gradient
+            of its own batch, and the optimizer averages what the rule sends (do not average before it).
         hyperparameters: the rule's own, by name.
 
     Each group of ``params`` becomes one torch group per rule and set of hyperparameters, so one scheduler moves
@@ -78,6 +82,7 @@ class Optimizer(torch.optim.Optimizer):
         state: str | LowBit | Mapping[str, Any] | None = None,
         rounding: Rounding = "nearest",
         engine: str = "auto",
+        group: Any = None,
         **hyper: Any,
     ) -> None:
         values, own = defaults(self.rule, variant), variant_of(self.rule, variant)
@@ -101,6 +106,7 @@ class Optimizer(torch.optim.Optimizer):
         self._rounding = rounding
         self._engine = engine
         engine_of(engine)
+        self.workers = workers_of(group)
         self._layout: dict[Tensor, Layout] = {}
         self._routes: dict[Tensor, list[Route]] = {}
         self._modules: dict[Tensor, Named] = {}
@@ -137,10 +143,10 @@ class Optimizer(torch.optim.Optimizer):
         for named in members:
             role, why = role_of(named, self._roles, family)
             rule = self.rule if self._made.takes(role) else AdamW
-            check(named, rule)
+            check(named, rule, self.workers.world)
             layout, shape_why = layout_of(named, role, rule, self._layouts, family)
             self._layout[named.parameter] = layout
-            self._routes[named.parameter] = _routes(
+            self._routes[named.parameter] = routes_of(
                 named, role, rule, "; ".join(filter(None, (why, shape_why))), layout
             )
             own_role = self._by_role.get(role, {}) if rule is self.rule else {}
@@ -212,6 +218,11 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self.workers.hold(self.talk())
+        return loss
+
+    def talk(self) -> Talk[None]:
+        """The step, as this worker's part of a conversation with the others; a single worker says nothing."""
         if missing := self.owed():
             raise BadInput(
                 f"{self.rule.name()} asked for {missing[0].kind} before this step and was given none: call "
@@ -219,19 +230,38 @@ class Optimizer(torch.optim.Optimizer):
             )
         if (held := self._held_state()) != self._held:
             self._arranged.clear()  # somebody put other tensors into the state
+        yield from self._agree()
         asked = self.asks()
         moving: list[tuple[Arrangement, Rule, dict[str, Any]]] = []
         for index, group in enumerate(self.param_groups):
             rule = self.rule_of(group)
             if members := [p for p in group["params"] if p.grad is not None]:
                 moving.append((self._arrangement(index, rule, members), rule, group))
+        yield from self._meet(moving)
         totals = self._totals(moving)
         for arrangement, rule, group in moving:
             arrangement.step(rule, group["peak_lr"], totals if group["rule"] == self.rule.name() else {})
         self._late, self._needed = asked, None
         if held != self._held:
             self._held = self._held_state()
-        return loss
+
+    def _agree(self) -> Talk[None]:
+        """Only what all workers have alike can be averaged."""
+        members = list(self._places()) if self.workers.world > 1 else []
+        moving, state = [p.grad is not None for p in members], [[p, *self.state[p].values()] for p in members]
+        yield from self.workers.agree([self._label(p) for p in members], moving, state)
+
+    def _meet(self, moving: list[tuple[Arrangement, Rule, dict[str, Any]]]) -> Talk[None]:
+        """Puts the mean of all workers' messages in the gradients' place."""
+        places = self._places()
+        sending = [(a, rule, g) for a, rule, g in moving if self.workers.world > 1 or rule.sends()]
+        sent = [a.parcels(rule, g["peak_lr"], places) for a, rule, g in sending]
+        means = iter((yield from self.workers.mean([parcel for parcels in sent for parcel in parcels])))
+        for (arrangement, _, _), parcels in zip(sending, sent, strict=True):
+            arrangement.means = [next(means) for _ in parcels]
+
+    def _places(self) -> dict[Tensor, int]:
+        return {p: i for i, p in enumerate(p for group in self.param_groups for p in group["params"])}
 
     def _totals(self, moving: list[tuple[Arrangement, Rule, dict[str, Any]]]) -> dict[str, Tensor]:
         """The numbers over all weights that the rule reads in this step."""
@@ -272,6 +302,9 @@ class Optimizer(torch.optim.Optimizer):
         """
         if ask not in self.owed():
             raise BadInput(f"{self.rule.name()} did not ask for {ask}, or has it: observe what owed() tells")
+        if self.workers.world > 1:
+            means = self.workers.hold(dense_mean(list(measured.values()), self.workers.world))
+            measured = dict(zip(measured, means, strict=True))
         for group in self._own_groups():
             rule = self.rule_of(group)
             for p in group["params"]:
@@ -353,6 +386,8 @@ class Optimizer(torch.optim.Optimizer):
                 group[key] = float(group[key])
             if self._form is not None:
                 group["state_format"] = self._form.told()
+        if self.workers.world > 1:
+            packed["workers"] = self.workers.told()
         return packed
 
     @torch._disable_dynamo
@@ -374,15 +409,18 @@ class Optimizer(torch.optim.Optimizer):
                 f"{len(self.param_groups)}: build it with the same arguments as when it was saved"
             )
         new: dict[Tensor, dict[str, Tensor]] = {}
+        places, mine = {}, self._places()
         for index, (group, saved) in enumerate(zip(self.param_groups, saved_groups, strict=True)):
             if saved.get("rule", group["rule"]) != group["rule"]:
                 raise BadInput(f"group {index} was saved by {saved['rule']!r}, not by {group['rule']!r}")
             for p, key in matched(index, group, saved):
+                places[key] = mine[p], p
                 if key in state_dict["state"]:
                     theirs, form = state_dict["state"][key], format_of(saved.get("state_format"))
                     if form != self._form:
                         theirs = converted(theirs, p, self.rule_of(group), self._layout[p], form, self._form)
                     new[p] = fitting(self._label(p), p, self.state[p], theirs)
+        errors = self.workers.fitting(state_dict.get("workers"), places)
         for group, saved in zip(self.param_groups, saved_groups, strict=True):
             for key, value in saved.items():
                 if key in ("params", "param_names", "state_format"):
@@ -391,6 +429,7 @@ class Optimizer(torch.optim.Optimizer):
                     group[key].fill_(float(value))
                 elif key in group or key == "initial_lr":
                     group[key] = tuple(value) if isinstance(value, list) else value
+        self.workers.errors, self.workers.compared = errors, False
         self._late, self._needed = (), None  # a state is saved between steps, when nothing is pending
         for p, state in new.items():
             self.state[p] = state
@@ -398,22 +437,9 @@ class Optimizer(torch.optim.Optimizer):
             post(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        own = (
-            "_rules",
-            "_companion",
-            "_by_role",
-            "_made",
-            "_roles",
-            "_layouts",
-            "_undecayed",
-            "_engine",
-            "_form",
-            "_rounding",
-            "_layout",
-            "_routes",
-            "_modules",
-        )
-        return {**super().__getstate__(), **{name: self.__dict__[name] for name in own}}
+        own = "_rules _companion _by_role _made _roles _layouts _undecayed "
+        own += "_engine _form _rounding _layout _routes _modules workers"
+        return {**super().__getstate__(), **{name: self.__dict__[name] for name in own.split()}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -432,18 +458,3 @@ def totalled(rules: Iterable[Rule], added: list[dict[str, Tensor]]) -> dict[str,
         name: getattr(torch.stack([x[name] for x in added]), "amax" if kind == "max" else "sum")()
         for name, kind in how.items()
     }
-
-
-def _routes(named: Named, role: str, rule: type[Rule], why: str, layout: Layout) -> list[Route]:
-    parts = layout.parts(local(named.parameter.detach())) if layout.split else {"": named.parameter}
-    fused = {"gate": "ffn_gate", "up": "ffn_in"}
-    return [
-        Route(
-            f"{named.name}[{part}]" if part else named.label,
-            tuple(view.shape),
-            fused.get(part, part if part in HIDDEN else role),
-            rule.name(),
-            why,
-        )
-        for part, view in parts.items()
-    ]

@@ -12,10 +12,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from steepest.arrangement import is_dtensor, local
 from steepest.core.columns import aligned
 from steepest.core.errors import RoutingError, UnknownName, UnsupportedTensor
 from steepest.core.layout import WHOLE, Layout, declared, equal_parts
 from steepest.core.naming import (
+    HIDDEN,
     GATES,
     NORM,
     NORM_MODULE,
@@ -158,6 +160,22 @@ def layout_of(
     return WHOLE, ""
 
 
+def routes_of(named: Named, role: str, rule: type[Rule], why: str, layout: Layout) -> list[Route]:
+    """A weight's routes: one, or one for each part that its layout splits it into."""
+    parts = layout.parts(local(named.parameter.detach())) if layout.split else {"": named.parameter}
+    fused = {"gate": "ffn_gate", "up": "ffn_in"}
+    return [
+        Route(
+            f"{named.name}[{part}]" if part else named.label,
+            tuple(view.shape),
+            fused.get(part, part if part in HIDDEN else role),
+            rule.name(),
+            why,
+        )
+        for part, view in parts.items()
+    ]
+
+
 def is_conv1d(named: Named, at: Place, family: Family) -> bool:
     """Whether the weight is stored (in, out) by ``Conv1D`` of transformers, or by its names in GPT-2's shapes."""
     if named.module is None:
@@ -239,8 +257,8 @@ def guessed(named: Named, parts: tuple[str, ...], family: Family) -> dict[str, A
     return dict.fromkeys(parts, "rows")
 
 
-def check(named: Named, rule: type[Rule]) -> None:
-    """Refuse what the rule cannot see: complex weights, and a shard where it must see the whole."""
+def check(named: Named, rule: type[Rule], world: int = 1) -> None:
+    """Refuse what the rule cannot see: complex weights, a shard where it must see the whole, or have workers send it."""
     p = named.parameter
     if p.is_complex():
         raise UnsupportedTensor(f"{named.label} is complex: split it into real and imaginary weights")
@@ -248,6 +266,10 @@ def check(named: Named, rule: type[Rule]) -> None:
         raise UnsupportedTensor(
             f"{named.label} is sharded (DTensor), and {rule.name()} must see it whole: use an element-wise rule "
             "such as AdamW, or replicate this weight"
+        )
+    if world > 1 and is_dtensor(p):
+        raise UnsupportedTensor(
+            f"{named.label} is a DTensor, whose gradients are averaged already: leave out group=, or give plain weights"
         )
 
 

@@ -5,7 +5,9 @@ all, and ``<optimizer>/<variant>.json`` with the hyperparameters, beside ``<vari
 ``param/<ttt>/<tensor>`` after step ttt and what the rule must be fed, ``extra/...``. Where the JSON tells a loss,
 the gradients are its own (``losses.py``), ``extra/loss`` is its value before each step, and a Hessian estimate
 that is not recorded is made from its probe, ``extra/z/<ttt>/<tensor>``. A way to run a rule that is recorded under
-a name of its own (``WAYS``) makes its own steps, and the losses that it measures are compared too.
+a name of its own (``WAYS``) makes its own steps, and the losses that it measures are compared too. Where a
+trajectory holds gradients of several workers (``Rule.workers``), each has an optimizer and weights of its own here,
+in one process.
 
 Beside them lie tables, values of pure functions: ``<what>/<variant>.json`` with the ``keys`` of the arrays in
 ``<variant>.npz``. Each key whose function is known here (``TABLES``) is computed and compared.
@@ -30,6 +32,7 @@ from torch import Tensor
 from steepest.core.errors import BadInput, CorruptFile, SteepestError, UnknownName
 from steepest.core.naming import HIDDEN
 from steepest.core.rule import Ask, Rule
+from steepest.distributed import simulated
 from steepest.engines import ENGINES, why_not_compiled
 from steepest.engines.draws import replayed
 from steepest.faces import face
@@ -143,18 +146,18 @@ def one(path: Path, inputs: Mapping[str, np.ndarray], engine: str) -> Verdict:
         if engine == "compiled" and (missing := why_not_compiled()):
             return verdict("not implemented", missing)
         arguments = rule.of_trajectory(told, arrays) if rule is not None else {}
-        weights = {
-            name: torch.nn.Parameter(torch.tensor(inputs[f"init/{name}"]).to(getattr(torch, told["param_dtype"])))
-            for name in told["tensors"]
-        }
         loss = loss_of(told, arrays, inputs)
         walk: Callable[[], tuple[float, str]]
         if rule is not None:
             released = arguments.pop("released", None)
-            built = _built(rule, arguments, weights, told, engine)
-            walk = partial(distance, built, rule, weights, told, arrays, inputs, loss, released)
+            built = []
+            for worker in simulated.workers(max(1, len(rule.workers(told)))):
+                weights = started(told, inputs)
+                built.append((_built(rule, arguments, weights, told, engine, worker), weights))
+            walk = partial(distance, built, rule, told, arrays, inputs, loss, released)
         else:
             assert way is not None
+            weights = started(told, inputs)
             walk = partial(followed, way.begun(told, arrays, weights, loss, engine), weights, told, arrays)
     except (ValueError, KeyError, json.JSONDecodeError, CorruptFile) as error:
         return verdict("fail", f"damaged trajectory {path.name}: {type(error).__name__}: {error}")
@@ -175,11 +178,19 @@ def _built(
     weights: Mapping[str, Tensor],
     told: Mapping[str, Any],
     engine: str,
+    worker: Any,
 ) -> Optimizer:
-    own = arguments.pop("groups", {})
+    own = arguments.get("groups", {})
     params = [{"params": [(name, w)], **own.get(name, {})} for name, w in weights.items()] if own else weights
-    arguments["roles"] = _roles(told, rule) | arguments.get("roles", {})
-    return face(rule)(params if own else list(weights.items()), engine=engine, **arguments)
+    given = {name: value for name, value in arguments.items() if name != "groups"}
+    given["roles"] = _roles(told, rule) | given.get("roles", {})
+    return face(rule)(params if own else list(weights.items()), engine=engine, group=worker, **given)
+
+
+def started(told: Mapping[str, Any], inputs: Mapping[str, np.ndarray]) -> dict[str, torch.nn.Parameter]:
+    """The weights where the trajectory begins."""
+    dtype = getattr(torch, told["param_dtype"])
+    return {name: torch.nn.Parameter(torch.tensor(inputs[f"init/{name}"]).to(dtype)) for name in told["tensors"]}
 
 
 WAYS = (zeroth,)
@@ -233,17 +244,19 @@ def _keys(table: Path) -> list[str]:
 
 
 def distance(
-    optimizer: Optimizer,
+    built: Sequence[tuple[Optimizer, Mapping[str, Tensor]]],
     rule: type[Rule],
-    weights: Mapping[str, Tensor],
     told: Mapping[str, Any],
     arrays: Mapping[str, np.ndarray],
     inputs: Mapping[str, np.ndarray],
     loss: Loss | None = None,
     released: Mapping[str, Any] | None = None,
 ) -> tuple[float, str]:
-    """Walk the trajectory; the largest relative distance from it and where that was. ``released``: inside backward
-    of the loss sum of <G, w>, with these options of :func:`steepest.release`."""
+    """Walk the trajectory with every worker's optimizer and weights; the largest relative distance of any from it
+    and where that was. ``released``: inside backward of the loss sum of <G, w>, with these options of
+    :func:`steepest.release`."""
+    optimizer, weights = built[0]
+    senders = rule.workers(told)
     kept = set(told["steps_kept"])
     lrs = arrays.get("extra/lr")
     worst, where = 0.0, "the start"
@@ -269,12 +282,15 @@ def distance(
     for t in range(max(kept) + 1):
         # Companion rates follow in the same proportion.
         factor = 1.0 if lrs is None or peak is None else float(lrs[t]) / peak
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * factor
-        given = {name: torch.tensor(inputs[f"grad/{t:03d}/{name}"]) for name in weights}
-        grads = loss.gradient(t, weights) if loss else given
-        for name, w in weights.items():
-            w.grad = grads[name].to(w.dtype)
+        for rank, (one, mine) in enumerate(built):
+            for group in one.param_groups:
+                group["lr"] = group["peak_lr"] * factor
+            source = arrays if senders else inputs
+            place = f"{senders[rank] if senders else 'grad'}/{t:03d}"
+            given = {name: torch.tensor(source[f"{place}/{name}"]) for name in mine}
+            grads = loss.gradient(t, mine) if loss else given
+            for name, w in mine.items():
+                w.grad = grads[name].to(w.dtype)
         if loss and "extra/loss" in arrays:
             told_loss = float(arrays["extra/loss"][t])
             error = abs(float(loss(t, weights).detach()) - told_loss) / max(1.0, abs(told_loss))
@@ -286,12 +302,13 @@ def distance(
         asked = optimizer.asks()
         with replayed(recorded):
             if released is None:
-                optimizer.step()
+                simulated.step([one for one, _ in built])
             else:
                 inside(optimizer, weights, released)
         observe(asked, t)
         _feed(optimizer, rule, t, weights, arrays)
-        for name, error in apart(weights, told, arrays, t):
+        everybodys = [error for _, mine in built for error in apart(mine, told, arrays, t)]
+        for name, error in everybodys:
             if not error <= worst:
                 worst, where = error, f"step {t}, {name}"
             if math.isnan(error):

@@ -141,6 +141,21 @@ class Ask:
     whole: bool = False
 
 
+@dataclass(frozen=True)
+class Wire:
+    """How a step's messages cross to the other workers, see ``distributed/``.
+
+    ``onebit``: as signs with one scale each; what that loses is kept and added to the next message. ``joined``: all
+    of them as one vector, with one scale.
+    """
+
+    onebit: bool = False
+    joined: bool = False
+
+
+DENSE = Wire()
+
+
 class Step:
     """The moment of an update: the calendar's phase, and the numbers that depend on the step alone.
 
@@ -279,6 +294,20 @@ class Rule:
         """The slots that change with a measurement ``x`` of the weight's shape, out of place."""
         raise NotImplementedError
 
+    def message(self, g: Tensor, w: Tensor, step: Step, state: dict[str, Tensor]) -> Tensor:
+        """What a worker makes of its own gradient and sends: :meth:`update` gets the mean of all workers' messages
+        in the gradient's place, of a single worker its message."""
+        return g
+
+    def wire(self, t: int) -> Wire:
+        """How the messages of step t cross."""
+        return DENSE
+
+    @classmethod
+    def sends(cls) -> bool:
+        """Whether workers send anything but their gradients."""
+        return cls.message is not Rule.message
+
     def update(
         self, g: Tensor, w: Tensor, step: Step, state: dict[str, Tensor]
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
@@ -324,6 +353,12 @@ class Rule:
     def drawn(cls, arrays: Mapping[str, Any], t: int, name: str) -> dict[str, str]:
         """Recorded random tensors of step t: name of the draw to key of the trajectory's arrays."""
         return {}
+
+    @classmethod
+    def workers(cls, told: Mapping[str, Any]) -> tuple[str, ...]:
+        """Where the arrays hold the gradients of each worker, as what comes before "/step/tensor"; none: all have the
+        shared ones."""
+        return ()
 
     def state_bytes(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> int:
         """Bytes of state for one weight of this shape and type, the 4-byte step counter included."""
