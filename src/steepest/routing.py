@@ -17,8 +17,8 @@ from steepest.core.columns import aligned
 from steepest.core.errors import RoutingError, UnknownName, UnsupportedTensor
 from steepest.core.layout import WHOLE, Layout, declared, equal_parts
 from steepest.core.naming import (
-    HIDDEN,
     GATES,
+    HIDDEN,
     NORM,
     NORM_MODULE,
     NORM_WEIGHT,

@@ -104,4 +104,6 @@ def _read(heard: Tensor, sizes: Sequence[int], like: Sequence[Tensor]) -> tuple[
     """The bits (world, bytes) and scales (world, 1) of each vector, from what all workers sent."""
     *parts, tail = heard.split([*sizes, heard.shape[1] - sum(sizes)], dim=1)
     told = tail.split([x.element_size() for x in like], dim=1)
-    return parts, [t.contiguous().view(x.dtype) for t, x in zip(told, like, strict=True)]
+    return parts, [
+        t.clone(memory_format=torch.contiguous_format).view(x.dtype) for t, x in zip(told, like, strict=True)
+    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -58,9 +58,7 @@ class Workers:
 
     # -- what an optimizer says --------------------------------------------------------------------------------
 
-    def agree(
-        self, names: Sequence[str], moving: Sequence[bool], state: Sequence[Sequence[Tensor]]
-    ) -> Talk[None]:
+    def agree(self, names: Sequence[str], moving: Sequence[bool], state: Sequence[Sequence[Tensor]]) -> Talk[None]:
         """That all workers have gradients for the same weights, without which they would wait for each other for
         ever; and once, that they start from the same weights and state.
 
@@ -155,7 +153,9 @@ class Workers:
 
     def __reduce__(self) -> Any:
         if self.world > 1:
-            raise BadInput("an optimizer with group= is one of several workers and cannot be copied: save state_dict()")
+            raise BadInput(
+                "an optimizer with group= is one of several workers and cannot be copied: save state_dict()"
+            )
         return type(self), ()
 
 
@@ -181,7 +181,7 @@ class Group(Workers):
         gather(heard.view(-1), x.contiguous(), group=self.group)
         return heard
 
-    def __reduce__(self) -> NoReturn | Any:
+    def __reduce__(self) -> Any:
         raise BadInput("an optimizer with group= holds a connection and cannot be copied: save its state_dict()")
 
 
@@ -201,7 +201,9 @@ def workers_of(group: Any) -> Workers:
             )
         group = dist.group.WORLD
     if not isinstance(group, dist.ProcessGroup):
-        raise BadInput(f"group={group!r} is no process group: give 'world', or what torch.distributed.new_group made")
+        raise BadInput(
+            f"group={group!r} is no process group: give 'world', or what torch.distributed.new_group made"
+        )
     return Group(group)
 
 

@@ -101,7 +101,9 @@ class OneBitAdam(Rule):
     freeze_step: float = choice(
         0.2, "steps until v freezes; below 1, their share of total_steps", grid=(0.1, 0.15, 0.2, 0.25), low=0.0
     )
-    total_steps: int | None = number(None, "steps of the run, where freeze_step is a share; None: those of the run", low=1)
+    total_steps: int | None = number(
+        None, "steps of the run, where freeze_step is a share; None: those of the run", low=1
+    )
     bias_correction: bool = choice(True, "undo the moments' start at zero", options=(True, False))
     first_call: str = choice("moves", "whether the first step only makes buffers", options=("moves", "nothing"))
     bounded: bool = choice(
@@ -115,7 +117,9 @@ class OneBitAdam(Rule):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.freeze_step == 0:
-            raise BadInput(f"{self.name()}: freeze_step=0 would divide by a variance of nothing: give 1 or more steps")
+            raise BadInput(
+                f"{self.name()}: freeze_step=0 would divide by a variance of nothing: give 1 or more steps"
+            )
 
     @classmethod
     def name(cls) -> str:

@@ -27,8 +27,15 @@ def made(
     "cautious-lion". ``defaults`` and ``grids`` replace those of the wrapped rule's hyperparameters; ``called`` is
     the wrapper's own word where it is not its class's.
 
-    Raises: BadInput where the two have hyperparameters or methods of one name.
+    Raises: BadInput where the two have hyperparameters or methods of one name, and for a rule that is not given
+    gradients.
     """
+    if rule.sends():
+        raise BadInput(
+            f"{called or body.__name__.lower()} over {rule.name()}: its update is given the mean of all workers' "
+            "messages, which the wrapper would take for a gradient: wrap a rule whose workers send gradients, such as "
+            "adamw"
+        )
     bare, called = rule.name() == over, called or body.__name__.lower()
     if shared := in_both(body, rule):
         raise BadInput(f"{called} over {rule.name()}: both have a {shared} of their own: wrap once, or rename one")
