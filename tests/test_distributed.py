@@ -1,4 +1,4 @@
-"""Real processes over gloo: they do what the simulation does, and the page's example runs as torchrun starts it."""
+"""Real processes over gloo: they do what the simulation does, and the page's example runs under torchrun."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def test_compression_keeps_the_norm_and_says_what_it_lost() -> None:
 
 
 def numpy_mean(inputs: list[Any], worker: Any, server: Any) -> Any:
-    """The paper's two phases as the specification writes them; the errors, (W, N) and (W, N / W), change in place."""
+    """The paper's two phases as specified; the errors, (W, N) and (W, N / W), change in place."""
     world, numel = len(inputs), len(inputs[0])
     size = worker.shape[1]
     said = np.zeros((world, size))
@@ -122,7 +122,7 @@ def test_the_compressed_mean_is_the_specifications(world: int, numel: int) -> No
 
 def test_two_rounds_of_four_workers_are_the_recorded_ones() -> None:
     told = json.loads((ORACLES / "systems" / "onebit.json").read_text())
-    x = [torch.tensor(np.sin(0.37 * (i + 1) * np.arange(32) + 0.11 * i)) for i in range(4)]
+    x = [torch.tensor(np.sin(0.37 * (i + 1) * np.arange(32) + 0.11 * i)).float().double() for i in range(4)]
     mean = simulated.Compressed(32, 4, torch.float64)
     outs = [mean.mean(x), mean.mean(x)]
     for out, key in zip(outs, ("out1", "out2"), strict=True):
@@ -131,6 +131,7 @@ def test_two_rounds_of_four_workers_are_the_recorded_ones() -> None:
     assert (outs[0] - true).abs().max() == pytest.approx(told["single_shot_max_err"], rel=1e-6)
     total = outs[0] + outs[1] + sum(mean.mean(x) for _ in range(498))
     assert (total / 500 - true).abs().max() == pytest.approx(told["time_avg_max_err_500"], rel=1e-5)
+    np.testing.assert_allclose(mean.errors[0].worker[:4].numpy(), told["worker_error0"], rtol=1e-6)
 
 
 @pytest.mark.parametrize("world", [2, 3, 4])
@@ -266,7 +267,7 @@ def test_a_role_that_is_not_compressed_stays_adam() -> None:
 
 
 def test_one_spike_at_one_worker_after_the_freeze_is_forgotten() -> None:
-    """As published the momentum and the errors of all carry it on; bounded, no step is longer than Adam's could be."""
+    """As published momentum and errors carry it on; bounded, no step is longer than Adam's could be."""
     for bounded in (True, False):
         made, named = replicas(2, freeze_step=8, bounded=bounded)
         walk(made, named, range(10))
@@ -280,7 +281,7 @@ def test_one_spike_at_one_worker_after_the_freeze_is_forgotten() -> None:
 
 
 def test_after_a_short_warm_up_the_step_is_not_too_long() -> None:
-    """On constant gradients Adam's step is lr; as published it is 1 / sqrt(1 - beta2^freeze_step) of that, for ever."""
+    """On constant gradients Adam's step is lr; as published 1 / sqrt(1 - beta2^freeze_step) of it, for ever."""
     moves = {}
     for corrected in (True, False):
         p = torch.nn.Parameter(torch.zeros(50, dtype=torch.float64))

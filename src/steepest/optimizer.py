@@ -50,8 +50,8 @@ class Optimizer(torch.optim.Optimizer):
         rounding: of weights narrower than float32: "nearest", "stochastic" (bfloat16) or "kahan", which keeps what
             is lost in one more slot of the weight's type.
         engine: "loop", "batched", "compiled" or "auto".
-        group: the process group whose workers train these weights together, "world" for all: each gives the gradient
-            of its own batch, and the optimizer averages what the rule sends (do not average before it).
+        group: the process group whose workers train these weights together, "world" for all: each gives the
+            gradient of its own batch, and the optimizer averages what the rule sends (do not average before it).
         hyperparameters: the rule's own, by name.
 
     Each group of ``params`` becomes one torch group per rule and set of hyperparameters, so one scheduler moves

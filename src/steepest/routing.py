@@ -258,7 +258,7 @@ def guessed(named: Named, parts: tuple[str, ...], family: Family) -> dict[str, A
 
 
 def check(named: Named, rule: type[Rule], world: int = 1) -> None:
-    """Refuse what the rule cannot see: complex weights, a shard where it must see the whole, or have workers send it."""
+    """Refuse what the rule cannot see: complex weights, a shard where it must see the whole or workers send it."""
     p = named.parameter
     if p.is_complex():
         raise UnsupportedTensor(f"{named.label} is complex: split it into real and imaginary weights")
@@ -269,7 +269,8 @@ def check(named: Named, rule: type[Rule], world: int = 1) -> None:
         )
     if world > 1 and is_dtensor(p):
         raise UnsupportedTensor(
-            f"{named.label} is a DTensor, whose gradients are averaged already: leave out group=, or give plain weights"
+            f"{named.label} is a DTensor, whose gradients are averaged already: leave out group=, or give plain "
+            "weights"
         )
 
 

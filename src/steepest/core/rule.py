@@ -145,8 +145,8 @@ class Ask:
 class Wire:
     """How a step's messages cross to the other workers, see ``distributed/``.
 
-    ``onebit``: as signs with one scale each; what that loses is kept and added to the next message. ``joined``: all
-    of them as one vector, with one scale.
+    ``onebit``: as signs with one scale each; what that loses is kept and added to the next message. ``joined``:
+    all of them as one vector, with one scale.
     """
 
     onebit: bool = False
@@ -356,8 +356,8 @@ class Rule:
 
     @classmethod
     def workers(cls, told: Mapping[str, Any]) -> tuple[str, ...]:
-        """Where the arrays hold the gradients of each worker, as what comes before "/step/tensor"; none: all have the
-        shared ones."""
+        """Where the arrays hold the gradients of each worker, as what comes before "/step/tensor"; none: all have
+        the shared ones."""
         return ()
 
     def state_bytes(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> int:

@@ -139,8 +139,8 @@ class Workers:
             return {}
         if (told["world"], told["rank"]) != (self.world, self.rank):
             raise BadInput(
-                f"the checkpoint holds the compression errors of worker {told['rank']} of {told['world']}, this is "
-                f"worker {self.rank} of {self.world}: load each worker's own file, or drop the errors with "
+                f"the checkpoint holds the compression errors of worker {told['rank']} of {told['world']}, this "
+                f"is worker {self.rank} of {self.world}: load each worker's own file, or drop the errors with "
                 "del state_dict['workers']"
             )
         found = {}

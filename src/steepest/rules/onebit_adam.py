@@ -15,13 +15,13 @@ from steepest.linalg.adam import adam_direction, bias_corrections, ema
 
 @dataclass(frozen=True)
 class OneBitAdam(Rule):
-    """Adam whose variance freezes after a warm-up; from then on workers send each other the signs of their momentum,
-    one bit a weight, and what that loses is sent later."""
+    """Adam whose variance freezes after a warm-up; from then on workers send each other the signs of their
+    momentum, one bit a weight, and what that loses is sent later."""
 
     title = "1-bit Adam"
     paper = (
-        "Tang et al., 1-bit Adam: Communication Efficient Large-Scale Training with Adam's Convergence Speed, ICML "
-        "2021, arXiv 2102.02888, Algorithm 1"
+        "Tang et al., 1-bit Adam: Communication Efficient Large-Scale Training with Adam's Convergence Speed, "
+        "ICML 2021, arXiv 2102.02888, Algorithm 1"
     )
     code = "deepspeedai/DeepSpeed@edaa722 runtime/fp16/onebit/adam.py, runtime/comm/compressed.py"
     pseudocode = """
@@ -43,15 +43,15 @@ class OneBitAdam(Rule):
     scope = "element"
     advice = (
         "For data parallel training over a slow network, where the gradients' all-reduce takes longer than the "
-        "model: after the warm-up a step sends 1/32 of the bytes of float32 gradients; the authors report 3.3 times "
-        "the throughput over Ethernet and BERT of the same quality. It needs group=, and no all-reduce by "
+        "model: after the warm-up a step sends 1/32 of the bytes of float32 gradients; the authors report 3.3 "
+        "times the throughput over Ethernet and BERT of the same quality. It needs group=, and no all-reduce by "
         "DistributedDataParallel. In a single process, as in a race, nothing is compressed: it is then Adam whose "
         "variance freezes, and no reason to use it. Over fast links dense AdamW is simpler and no slower; torch's "
         "PowerSGD hook compresses the gradients of any optimizer."
     )
     quirks = (
-        "The code does nothing in its first call, whose gradient is lost: it only makes the error buffers. Here it "
-        "is a step like others; first_call='nothing' is the code's.",
+        "The code does nothing in its first call, whose gradient is lost: it only makes the error buffers. Here "
+        "it is a step like others; first_call='nothing' is the code's.",
         "The code corrects no bias, whatever its bias_correction says: after a short warm-up the frozen v is too "
         "small by 1 - beta2^freeze_step for ever, and steps too long. Here both moments are corrected, v by the "
         "constant of the step at which it froze.",
@@ -59,12 +59,12 @@ class OneBitAdam(Rule):
         "The padding is compressed too, and has errors: of small weights it changes the scale, so that numbers "
         "depend on how many workers there are.",
         "Where the momentum is always zero the code's signs still move the weight; its exp_avg_mask, given by the "
-        "user, is for this. Here a weight that had no gradient in the warm-up has v = 0, and bounded=True holds its "
-        "momentum at 0: it stays. Rows of an embedding that come first after the warm-up do not train; use "
+        "user, is for this. Here a weight that had no gradient in the warm-up has v = 0, and bounded=True holds "
+        "its momentum at 0: it stays. Rows of an embedding that come first after the warm-up do not train; use "
         "compress=False for them, or a longer warm-up.",
         "bounded=True keeps gradient and momentum within what Adam's own v, which contains the gradient, allows: "
-        "|g| <= sqrt(v / (1 - beta2)). Frozen, v bounds nothing: one bad batch would stay in the errors of all, and "
-        "the signs give a rarely used weight the same momentum as the others, over a far smaller v.",
+        "|g| <= sqrt(v / (1 - beta2)). Frozen, v bounds nothing: one bad batch would stay in the errors of all, "
+        "and the signs give a rarely used weight the same momentum as the others, over a far smaller v.",
         "A spike just before the freeze stays in v for ever. Clip gradients in the warm-up.",
         "compress=False, for a group or a role, is the code's non_freeze: averaged in full, and Adam for ever.",
         "The code drops the errors when a checkpoint is loaded. Here each worker's state_dict has its own.",

@@ -33,8 +33,8 @@ def made(
     if rule.sends():
         raise BadInput(
             f"{called or body.__name__.lower()} over {rule.name()}: its update is given the mean of all workers' "
-            "messages, which the wrapper would take for a gradient: wrap a rule whose workers send gradients, such as "
-            "adamw"
+            "messages, which the wrapper would take for a gradient: wrap a rule whose workers send gradients, "
+            "such as adamw"
         )
     bare, called = rule.name() == over, called or body.__name__.lower()
     if shared := in_both(body, rule):
