@@ -3,7 +3,7 @@
     python benchmarks/onebit.py [--world 4] [--steps 300] [--model 20k]
 
 The same small decoder, batches and seeds for all: each of the workers has its share of every batch. Every method
-is run at each of the same learning rates (cosine after a warm-up of a twentieth), and its best is told. All use
+is run at learning rates around its best (cosine after a warm-up of a twentieth), and that one is told. All use
 dense means for the same first fifth of the steps: 1-bit Adam until its variance freezes, PowerSGD by its
 start_powerSGD_iter, under torch's AdamW. Bytes are what one worker sends (a sum as a ring makes it, others
 directly), counted where torch.distributed is called, for all methods alike.
@@ -169,20 +169,25 @@ def main() -> None:
     parser.add_argument("--world", type=int, default=4, help="processes (4)")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--model", default="20k")
-    parser.add_argument("--lrs", type=float, nargs="+", default=[4e-3, 8e-3, 1.6e-2])
+    parser.add_argument("--lrs", type=float, nargs="+", default=[2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2])
+    parser.add_argument("--more", action="store_true", help="keep what the results hold, add these runs")
     parser.add_argument("--only", nargs="+", default=list(METHODS), metavar="METHOD")
     parser.add_argument("--out", type=Path, default=RESULTS / "onebit.json", help="where the results go")
     args = parser.parse_args()
     prepare(CORPUS, DEFAULT_ROOT)  # once, before all workers want it
     setting = {"model": args.model, "batch": BATCH, "seq": SEQ, "steps": args.steps, "world": args.world}
-    methods: dict[str, Any] = {}
+    methods: dict[str, Any] = json.loads(args.out.read_text())["methods"] if args.more else {}
     for name, runs in run(args).items():
+        told = methods.get(name, {})
+        runs += [told["best"]] if told else []
         best = min(runs, key=lambda found: found["curve"][-1]["loss"])
         warm = next(p["bytes"] for p in best["curve"] if p["step"] >= WARM * args.steps) / (WARM * args.steps)
         later = (best["curve"][-1]["bytes"] - warm * WARM * args.steps) / ((1 - WARM) * args.steps)
-        final = {str(found["lr"]): found["curve"][-1]["loss"] for found in runs}
+        final = told.get("final_loss_by_lr", {}) | {str(one["lr"]): one["curve"][-1]["loss"] for one in runs}
+        final = dict(sorted(final.items(), key=lambda pair: float(pair[0])))
         methods[name] = {"final_loss_by_lr": final, "best": best, "bytes_a_step": [round(warm), round(later)]}
-    save(args.out, {"setting": setting | {"warm_share": WARM, "lrs": args.lrs}, "methods": methods})
+    whole = {"command": "python benchmarks/onebit.py"}  # which remakes all of it
+    save(args.out, {**whole, "setting": setting | {"warm_share": WARM}, "methods": methods})
     if args.out == RESULTS / "onebit.json":
         FIGURE.write_text(drawn({"methods": methods}).standalone(asset("figures.css")), encoding="utf-8")
 

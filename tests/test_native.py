@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import cases, options, variants
+from cases import cases, options, untold, variants
 from torch.overrides import TorchFunctionMode
 
 from steepest.core.errors import BadInput, BuildFailed
@@ -120,7 +120,7 @@ def walk(
 def rule_of(case: tuple[str, dict[str, Any]]) -> Rule:
     name, arguments = case
     kind, given = rules()[name], {"lr": 0.01, "weight_decay": 0.1} | arguments
-    values = defaults(kind, given.pop("variant", None)) | given
+    values = defaults(kind, given.pop("variant", None)) | untold(kind) | given
     return kind(**{f.name: values[f.name] for f in fields(kind)})
 
 

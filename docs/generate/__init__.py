@@ -12,6 +12,7 @@ PLACES = {
     "memory": overview.memory_table,
     "cost": overview.cost_table,
     "robustness": overview.robustness_table,
+    "onebit": overview.onebit_table,
     "published": planned.published_table,
     "models": planned.models_table,
     "released": released.peaks_table,

@@ -74,6 +74,11 @@ def robustness() -> dict[str, Any]:
     return _files().get("robustness", {})
 
 
+def onebit() -> dict[str, Any]:
+    """The record of ``benchmarks/onebit.py``: empty before it ran."""
+    return _files().get("onebit", {})
+
+
 def robustness_of(rule: str) -> dict[str, Any] | None:
     """One optimizer's part of that record."""
     found = robustness().get("rules", {}).get(rule)

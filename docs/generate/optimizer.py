@@ -46,8 +46,11 @@ def page(name: str, rule: type[Rule]) -> str:
 
 
 def instance(rule: type[Rule], variant: str | None = None) -> Rule:
-    """The rule with its defaults, or a variant's."""
-    return rule(**defaults(rule, variant))
+    """The rule with its defaults, or a variant's, in a run of :data:`STEPS` where it wants to know."""
+    values = defaults(rule, variant)
+    if values.get("total_steps", 0) is None:
+        values["total_steps"] = STEPS
+    return rule(**values)
 
 
 def taken(rule: Rule) -> list[str]:

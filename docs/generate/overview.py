@@ -134,6 +134,17 @@ def cost_table(rules: Mapping[str, type[Rule]]) -> list[str]:
     return table(("optimizer", *models), rows, numbers_from=1) + made
 
 
+def onebit_table(rules: Mapping[str, type[Rule]]) -> list[str]:
+    """Bytes between workers and the loss that they end at, for each way to average."""
+    rows = []
+    for name, found in measured.onebit().get("methods", {}).items():
+        end, (warm, later) = found["best"]["curve"][-1], found["bytes_a_step"]
+        sizes = (f"{later / 1000:.1f}", f"{warm / later:.1f}", f"{end['bytes'] / 1e6:.1f}")
+        rows.append((name, *sizes, f"{found['best']['lr']:g}", f"{end['loss']:.3f}"))
+    titles = ("", "kB a step after the warm-up", "times less than before", "MB in all", "learning rate", "loss")
+    return table(titles, rows, numbers_from=1)
+
+
 def robustness_table(rules: Mapping[str, type[Rule]]) -> list[str]:
     """What one gradient times 100 does to each optimizer, in the order of their names."""
     rows = []

@@ -74,10 +74,7 @@ def kernel(rule: Any) -> str:
             f"{rule.name()} sees a whole {rule.scope}: only rules of scope element become native kernels"
         )
     try:
-        values = defaults(rule)
-        if values.get("total_steps", 0) is None:
-            values["total_steps"] = 1000  # some run: its length is no part of the text
-        return text_of(rule(**values))
+        return text_of(rule(**defaults(rule)))
     except Inexpressible as why:
         raise BadInput(f"{why}; the engine 'batched' runs it") from why
 

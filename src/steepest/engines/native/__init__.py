@@ -80,6 +80,8 @@ def text_of(rule: Rule, t: int = 2, dtype: torch.dtype = torch.float32) -> str:
 
     Raises: Inexpressible.
     """
+    if getattr(rule, "total_steps", 0) is None:
+        rule = replace(rule, total_steps=1000)  # type: ignore[call-arg]  # its phases are of some run
     working = working_dtype(dtype)
     types = Types(dtype, dtype, tuple((name, slot.dtype or working) for name, slot in rule.slots((2, 2)).items()))
     phase = rule.phase(t)
