@@ -167,6 +167,15 @@ class Arrangement:
         return [t - first for t in counts] == self.ahead
 
 
+def totalled(rules: Iterable[Rule], added: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """What each weight contributes, put together as the rules say."""
+    how = {name: kind for rule in rules for name, kind in rule.totals.items()}
+    return {
+        name: getattr(torch.stack([x[name] for x in added]), "amax" if kind == "max" else "sum")()
+        for name, kind in how.items()
+    }
+
+
 def pieces_of(
     p: Tensor, x: Tensor, rule: Rule, state: State, layout: Layout
 ) -> list[tuple[Piece, dict[str, str]]]:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from steepest.arrangement import Arrangement, pieces_of
+from steepest.arrangement import Arrangement, pieces_of, totalled
 from steepest.checkpoints import fitting, matched, owned
 from steepest.core.errors import BadInput, RoutingError, UnknownName, UnsupportedTensor
 from steepest.core.job import ROUNDINGS, Engine, Rounding
@@ -344,11 +344,9 @@ class Optimizer(torch.optim.Optimizer):
                 )
             if not self.state[p]:
                 self._allocate(p, rule)
-        name = engine or self._engine
-        if isinstance(name, str):
-            made = engine_of(name) if self._form is None else low_bit(name, self._form)
-        else:
-            made = name
+        made = engine or self._engine
+        if isinstance(made, str):
+            made = engine_of(made) if self._form is None else low_bit(made, self._form)
         return Arrangement(made, rule, members, self.state, self._layout, firsts, self._form, self._rounding)
 
     @property
@@ -449,12 +447,3 @@ class Optimizer(torch.optim.Optimizer):
         self._late, self._needed = (), None
         self._arranged = {}
         self._held = []
-
-
-def totalled(rules: Iterable[Rule], added: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """What each weight contributes, put together as the rules say."""
-    how = {name: kind for rule in rules for name, kind in rule.totals.items()}
-    return {
-        name: getattr(torch.stack([x[name] for x in added]), "amax" if kind == "max" else "sum")()
-        for name, kind in how.items()
-    }

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from steepest.arrangement import totalled
 from steepest.core.errors import BadInput, UnknownName, UnsupportedTensor
 from steepest.core.rule import Rule, working_dtype
 from steepest.faces import face
-from steepest.optimizer import Optimizer, Params, totalled
+from steepest.optimizer import Optimizer, Params
 from steepest.registry import rule_named
 from steepest.routing import is_sharded
 from steepest.zeroth import probes
