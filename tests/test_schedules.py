@@ -20,7 +20,8 @@ from torch.optim import lr_scheduler
 from steepest import schedules
 from steepest.core.errors import BadInput, UnknownName
 from steepest.schedules import SCHEDULES, Schedule, factor, known_options, named, schedule
-from steepest.verify import schedule_of, verify
+from steepest.tables import schedule_of
+from steepest.verify import verify
 
 T, W = 100, 10
 ORACLES = Path(__file__).parent / "oracles"
