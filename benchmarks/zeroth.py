@@ -2,11 +2,11 @@
 
     python benchmarks/zeroth.py [--threads 1] [--device cpu] [--only memory]
 
-A decoder of 110k weights is trained on bytes for a minute, then fine-tuned on short made reviews ("... It was"
-great, terrible; test reviews hold no pair of thing and adjective that training saw), by each method, to the same
-number of forward passes; a backward pass counts as two. Learning rates are the best of three, by the training
-loss at the end. Peak memory is that of a process of its own, above what it held with the model alone (on a GPU
-the allocator's peak).
+A decoder of 20k weights first reads made reviews that end in a verdict ("We liked it."), then is fine-tuned on
+MeZO's prompt, "It was" great, terrible; what is tested are pairs of thing and adjective that fine-tuning never
+saw. Each method gets the same number of forward passes, a backward pass counting as two. Learning rates are the
+best of three by the training loss at the end; two more seeds follow. Peak memory is that of a process of its
+own, above what it held with the model alone (on a GPU the allocator's peak).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import math
 import os
 import subprocess
 import sys
@@ -29,64 +30,65 @@ from _script import RESULTS, save, tell
 
 import steepest
 from steepest.lab import finetune
-from steepest.lab.batches import batch
 from steepest.lab.bench.figure import asset
-from steepest.lab.corpus import DEFAULT_ROOT, CorpusConfig, prepare
 from steepest.lab.model import Decoder
 from steepest.lab.presets import preset
 from steepest.lab.report.svg import Board, Scale
 from steepest.zeroth.ways import WAYS
 
 FIGURE = Path(__file__).parents[1] / "docs" / "images" / "zeroth.svg"
-MODEL, PRETRAINING, BATCH = "110k", 600, 16
-FORWARDS = 6000
+MODEL, PRETRAINING, BATCH = "20k", 300, 32
+FORWARDS = 2000
 TRAIN, TEST = 512, 400
-METHODS: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
-    "mezo": ({}, (3e-4, 1e-3, 3e-3)),
-    "zo-sgd-mmt": ({}, (3e-5, 1e-4, 3e-4)),
-    "zo-sgd-sign": ({}, (1e-4, 3e-4, 1e-3)),
-    "zo-sgd-cons": ({}, (1e-3, 3e-3, 1e-2)),
-    "zo-adam": ({}, (1e-4, 3e-4, 1e-3)),
-    "zo-sparse": ({}, (1e-3, 3e-3, 1e-2)),
-    "zo-block": ({}, (1e-3, 3e-3, 1e-2)),
-    "adamw": ({}, (1e-4, 3e-4, 1e-3)),
+METHODS: dict[str, tuple[float, ...]] = {
+    "mezo": (3e-4, 1e-3, 2e-3),
+    "zo-sgd-mmt": (3e-5, 1e-4, 2e-4),
+    "zo-sgd-sign": (3e-4, 1e-3, 3e-3),
+    "zo-sgd-cons": (1e-3, 2e-3, 4e-3),
+    "zo-adam": (1e-3, 3e-3, 1e-2),
+    "zo-sparse": (1e-3, 3e-3, 1e-2),
+    "zo-block": (1e-3, 3e-3, 1e-2),
+    "zo-fo": (3e-4, 1e-3, 2e-3),
+    "adamw": (3e-4, 1e-3, 3e-3),
 }
+"""Learning rates by method; zo-fo moves the head by AdamW with three times its own."""
 SEEDS = (0, 1, 2)
 
 
-def encode(text: str) -> list[int]:
-    return list(text.encode())
-
-
-def pretrained() -> Decoder:
-    corpus = prepare(CorpusConfig(tokenizer="bytes", max_bytes=4 << 20), DEFAULT_ROOT)
-    model = Decoder(replace(preset(MODEL), vocab=corpus.vocab_size), 0)
-    optimizer = steepest.AdamW(model, lr=4e-3, betas=(0.9, 0.98), weight_decay=0.1)
+def pretrained(encode: Callable[[str], list[int]]) -> Decoder:
+    model = Decoder(replace(preset(MODEL), vocab=len(finetune.vocabulary()) + 1), 0)
+    optimizer, text = steepest.AdamW(model, lr=4e-3), finetune.prose(BATCH * PRETRAINING, 0)
     for t in range(PRETRAINING):
         for group in optimizer.param_groups:
-            group["lr"] = 4e-3 * min(1.0, (t + 1) / 40, 2 * (1 - t / PRETRAINING))
-        loss = model.loss(batch(corpus, seed=0, step=t, size=16, seq=96)).loss
+            group["lr"] = 4e-3 * (1 - t / PRETRAINING)
+        ids = [torch.tensor(encode(line)) for line in text[BATCH * t : BATCH * (t + 1)]]
+        loss = model.loss(torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    tell(f"pretrained: {loss.item():.2f} nats a byte")
+    tell(f"pretrained: {loss.item():.2f} nats a word")
     return model
 
 
-def finetuned(start: Decoder, name: str, lr: float, seed: int, sets: tuple[Any, finetune.Rows]) -> dict[str, Any]:
+def built(name: str, model: Decoder, lr: float, seed: int) -> Any:
+    if name == "adamw":
+        return steepest.AdamW(model, lr=lr)
+    more = {"first_order": steepest.AdamW([("head", model.head.weight)], lr=3 * lr)} if name == "zo-fo" else {}
+    return WAYS[name](model, lr=lr, seed=seed, **more)
+
+
+def finetuned(
+    start: Decoder, name: str, lr: float, seed: int, examples: list[finetune.Example], test: finetune.Rows
+) -> dict[str, Any]:
     """One run: loss and accuracy on the test reviews by forward passes."""
-    examples, test = sets
-    model = copy.deepcopy(start)
-    first = name == "adamw"
-    options = METHODS[name][0]
-    optimizer: Any = steepest.AdamW(model, lr=lr) if first else WAYS[name](model, lr=lr, seed=seed, **options)
+    encode, model = finetune.encoder(), copy.deepcopy(start)
+    optimizer = built(name, model, lr, seed)
     order = torch.Generator().manual_seed(seed)
     done, curve, losses, began = 0, [], [], time.monotonic()
-    # Frozen where nothing is moved: the schedule is constant, as in both papers.
     while done < FORWARDS:
         chosen = torch.randint(len(examples), (BATCH,), generator=order).tolist()
         given = finetune.rows([examples[i] for i in chosen], encode)
-        if first:
+        if name == "adamw":
             loss = finetune.objective(model, given)
             loss.backward()
             optimizer.step()
@@ -94,9 +96,9 @@ def finetuned(start: Decoder, name: str, lr: float, seed: int, sets: tuple[Any, 
             done, value = done + 3, loss.item()
         else:
             value = optimizer.step(lambda given=given: finetune.objective(model, given))
-            done += len(optimizer.losses)
+            done += len(optimizer.losses) + (3 if name == "zo-fo" else 0)
         losses.append(value)
-        if not curve or done - curve[-1][0] >= FORWARDS / 30:
+        if not curve or done - curve[-1][0] >= FORWARDS / 25:
             with torch.no_grad():
                 curve.append((done, finetune.objective(model, test).item(), finetune.accuracy(model, test)))
     last = losses[-max(1, len(losses) // 10) :]
@@ -105,20 +107,22 @@ def finetuned(start: Decoder, name: str, lr: float, seed: int, sets: tuple[Any, 
         "lr": lr,
         "seed": seed,
         "steps": len(losses),
-        "training_loss": sum(last) / len(last),
-        "accuracy": finetune.accuracy(model, test),
-        "seconds": time.monotonic() - began,
+        "training_loss": round(sum(last) / len(last), 4),
+        "accuracy": round(finetune.accuracy(model, test), 4),
+        "seconds": round(time.monotonic() - began, 2),
         "curve": [[n, round(loss, 4), round(share, 4)] for n, loss, share in curve],
     }
 
 
 def learning() -> dict[str, Any]:
-    start = pretrained()
-    examples = finetune.sentiment(TRAIN, 0)
+    encode = finetune.encoder()
+    start, examples = pretrained(encode), finetune.sentiment(TRAIN, 0)
     test = finetune.rows(finetune.sentiment(TEST, 1, held_out=True), encode)
     found: dict[str, Any] = {
         "setting": {
-            "model": f"{MODEL} decoder on bytes, {PRETRAINING} steps of pretraining",
+            "model": MODEL,
+            "weights": sum(p.numel() for p in start.parameters()),
+            "pretraining_steps": PRETRAINING,
             "batch": BATCH,
             "forwards": FORWARDS,
             "train": TRAIN,
@@ -126,14 +130,14 @@ def learning() -> dict[str, Any]:
         },
         "before": finetune.accuracy(start, test),
         "runs": [],
+        "tried": [],
     }
-    for name, (_, rates) in METHODS.items():
-        tried = [finetuned(start, name, lr, SEEDS[0], (examples, test)) for lr in rates]
-        best = min(
-            tried, key=lambda run: run["training_loss"] if run["training_loss"] == run["training_loss"] else 9
-        )
-        runs = [best, *(finetuned(start, name, best["lr"], seed, (examples, test)) for seed in SEEDS[1:])]
+    for name, rates in METHODS.items():
+        tried = [finetuned(start, name, lr, SEEDS[0], examples, test) for lr in rates]
+        best = min(tried, key=lambda run: (math.isnan(run["training_loss"]), run["training_loss"]))
+        runs = [best, *(finetuned(start, name, best["lr"], seed, examples, test) for seed in SEEDS[1:])]
         found["runs"] += runs
+        found["tried"] += [{k: run[k] for k in ("name", "lr", "training_loss", "accuracy")} for run in tried]
         shares = [run["accuracy"] for run in runs]
         tell(
             f"{name}: lr {best['lr']:g}, accuracy {' '.join(f'{s:.3f}' for s in shares)}, {best['seconds']:.0f} s"

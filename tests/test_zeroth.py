@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -562,3 +564,18 @@ def test_the_command_line_tells_of_the_ways_and_does_not_race_them(capsys: pytes
     assert main(["race", "mezo"]) == 2
     told = capsys.readouterr().err
     assert "fine-tunes by losses alone" in told and told.count("\n") == 1
+
+
+# ---- its page
+
+
+def test_every_method_has_a_section_with_a_short_example_that_runs() -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "zeroth-order.md").read_text()
+    sections = re.findall(r"^### ([\w-]+)\n(.*?)(?=^##)", page, re.S | re.M)
+    assert [name for name, _ in sections] == list(WAYS)
+    for name, text in sections:
+        (example,) = re.findall(r"```python\n(.*?)```", text, re.S)
+        assert len(example.splitlines()) <= 5 and f'way("{name}")' in example
+    space: dict[str, Any] = {}
+    for example in re.findall(r"```python\n(.*?)```", page, re.S):
+        exec(example, space)

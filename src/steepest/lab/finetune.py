@@ -94,17 +94,20 @@ def f1(answer: str, right: str) -> float:
 
 # ---- a task that is made
 
-THINGS = ("film", "story", "cast", "ending", "score", "script", "camera work", "pace", "dialogue", "plot")
+THINGS = ("film", "story", "cast", "ending", "score", "script", "camera", "pace", "dialogue", "plot")
 WORDS = (
     ("dull", "weak", "flat", "messy", "tired", "hollow", "clumsy", "boring"),
     ("bright", "sharp", "warm", "moving", "fresh", "lovely", "clever", "gripping"),
 )
 FRAMES = ("The {} was {}.", "I found the {} {}.", "A {} this {}!", "What a {}: so {}.")
+VERDICTS = ("We hated it.", "We liked it.")
 ANSWERS = (" terrible", " great")
+PROMPT = " It was"
+PIECE = re.compile(r"\w+|[.:!]")
 
 
 def sentiment(count: int, seed: int, held_out: bool = False) -> list[Example]:
-    """``count`` short reviews and MeZO's prompt for them, "It was": half of them good.
+    """``count`` short reviews with MeZO's prompt, "It was": half of them good.
 
     A fifth of the pairs of thing and adjective stand in reviews that are held out, and in no others.
     """
@@ -112,10 +115,39 @@ def sentiment(count: int, seed: int, held_out: bool = False) -> list[Example]:
     found: list[Example] = []
     while len(found) < count:
         answer = len(found) % 2
-        thing, word = draw.randrange(len(THINGS)), draw.randrange(len(WORDS[answer]))
-        if (((thing + 3 * word + answer) % 5) == 0) != held_out:
-            continue
-        frame, words = draw.choice(FRAMES), [THINGS[thing], WORDS[answer][word]]
-        text = frame.format(*(reversed(words) if frame.startswith("A ") else words))
-        found.append(Example(f"{text} It was", ANSWERS, answer))
+        text, held = review(answer, draw)
+        if held == held_out:
+            found.append(Example(text + PROMPT, ANSWERS, answer))
     return found
+
+
+def review(answer: int, draw: random.Random) -> tuple[str, bool]:
+    """A sentence, and whether it is one that is held out."""
+    thing, word, frame = draw.randrange(len(THINGS)), draw.randrange(len(WORDS[answer])), draw.choice(FRAMES)
+    words = [THINGS[thing], WORDS[answer][word]]
+    text = frame.format(*(reversed(words) if frame.startswith("A ") else words))
+    return text, (thing + 3 * word + answer) % 5 == 0
+
+
+def prose(count: int, seed: int) -> list[str]:
+    """What a model reads before it is fine-tuned: reviews with a verdict in other words than the prompt's, mostly
+    the right one, and the prompt's words with no review before them."""
+    draw = random.Random(seed)
+    found = []
+    for _ in range(count):
+        answer = draw.randrange(2)
+        verdict = VERDICTS[answer if draw.random() < 0.9 else 1 - answer]
+        found.append(f"{review(answer, draw)[0]} {verdict}{PROMPT}{draw.choice(ANSWERS)}.")
+    return found
+
+
+def vocabulary() -> dict[str, int]:
+    """The numbers of the task's words; 0 is no word."""
+    text = " ".join((*THINGS, *WORDS[0], *WORDS[1], *FRAMES, *VERDICTS, *ANSWERS, PROMPT))
+    return {word: i for i, word in enumerate(sorted(set(PIECE.findall(text))), 1)}
+
+
+def encoder() -> Callable[[str], list[int]]:
+    """Words to numbers."""
+    known = vocabulary()
+    return lambda text: [known[word] for word in PIECE.findall(text)]

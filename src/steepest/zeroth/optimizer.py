@@ -198,8 +198,7 @@ class ZerothOrder(torch.optim.Optimizer):
             values.append(value)
             if self.sweep == "gauss-seidel" and len(parts) > 1:
                 self._moved([measured[-1]])
-        if self.conservative and all(map(math.isfinite, measured[0][1])):
-            assert base is not None
+        if base is not None and all(map(math.isfinite, measured[0][1])):
             self.decision = self._lowest(measured, base, loss)
         elif not self.conservative and (self.sweep == "jacobi" or len(parts) == 1):
             self._moved(measured)
