@@ -17,7 +17,7 @@ BIN   := .venv/bin
 STAMP := .venv/installed
 PEERS := .venv/peers
 DOCS  := .venv/docs
-BENCHMARKS := products element_rules first_step matrix_rules all_rules train_step gpu
+BENCHMARKS := products element_rules first_step matrix_rules all_rules low_bit train_step gpu
 PIP   := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
