@@ -114,7 +114,8 @@ def finetuned(
     }
 
 
-def learning() -> dict[str, Any]:
+def learning(names: list[str], before: dict[str, Any]) -> dict[str, Any]:
+    """What these methods learn; the others keep their numbers."""
     encode = finetune.encoder()
     start, examples = pretrained(encode), finetune.sentiment(TRAIN, 0)
     test = finetune.rows(finetune.sentiment(TEST, 1, held_out=True), encode)
@@ -129,15 +130,18 @@ def learning() -> dict[str, Any]:
             "test": TEST,
         },
         "before": finetune.accuracy(start, test),
-        "runs": [],
-        "tried": [],
+        "runs": [run for run in before.get("runs", ()) if run["name"] not in names],
+        "tried": [run for run in before.get("tried", ()) if run["name"] not in names],
     }
-    for name, rates in METHODS.items():
+    for name in names:
+        rates = METHODS[name]
         tried = [finetuned(start, name, lr, SEEDS[0], examples, test) for lr in rates]
         best = min(tried, key=lambda run: (math.isnan(run["training_loss"]), run["training_loss"]))
         runs = [best, *(finetuned(start, name, best["lr"], seed, examples, test) for seed in SEEDS[1:])]
         found["runs"] += runs
         found["tried"] += [{k: run[k] for k in ("name", "lr", "training_loss", "accuracy")} for run in tried]
+        for kept in (found["runs"], found["tried"]):
+            kept.sort(key=lambda run: list(METHODS).index(run["name"]))
         shares = [run["accuracy"] for run in runs]
         tell(
             f"{name}: lr {best['lr']:g}, accuracy {' '.join(f'{s:.3f}' for s in shares)}, {best['seconds']:.0f} s"
@@ -253,6 +257,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of the processor (1)")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of the memory (cpu)")
     parser.add_argument("--only", choices=("memory", "learning"), help="this part; the other keeps its numbers")
+    parser.add_argument(
+        "--methods", nargs="+", default=[*METHODS], choices=[*METHODS], metavar="NAME", help="these"
+    )
     parser.add_argument("--measure", choices=KINDS, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=RESULTS / "zeroth.json", help="where the results go")
     args = parser.parse_args()
@@ -264,8 +271,11 @@ def main() -> None:
     if args.only != "learning":
         record["memory"][args.device] = memory(args.device)
     if args.only != "memory":
-        record["learning"] = learning()
-    save(args.out, {**{k: record[k] for k in ("memory", "learning") if k in record}, "threads": args.threads})
+        record["learning"] = learning(args.methods, record.get("learning", {}))
+    kept = {key: record[key] for key in ("memory", "learning") if key in record}
+    save(
+        args.out, {"command": "python benchmarks/zeroth.py", "threads": args.threads, **kept}
+    )  # remakes all of it
     if "learning" in record and "cpu" in record["memory"]:
         FIGURE.write_text(drawn(record).standalone(asset("figures.css")), encoding="utf-8")
 

@@ -160,7 +160,7 @@ def test_a_kernel_and_torch_make_the_same_numbers(monkeypatch: pytest.MonkeyPatc
     for kind in ("normal", "rademacher"):
         quick = Directions([w], seed=2, kind=kind, first=7)
         slow = Directions([w], seed=2, kind=kind, first=7)
-        monkeypatch.setattr(slow, "_kernel", lambda pieces: None)
+        monkeypatch.setattr(slow, "_kernel", lambda pieces, rule: None)
         terms = [(Key(3, 1, 2), 0.5)]
         for start, n in ((0, BLOCK), (BLOCK, 100), (0, BLOCK + 100)):
             z = quick.estimate(w, start, n, terms).clone()
@@ -236,6 +236,16 @@ def test_probing_in_place_restores_the_weights_within_a_few_ulps_and_a_copy_exac
             optimizer.step(loss)
         away = (flat(model) - start).abs()
         assert (away == 0).all() if restore == "copy" else (away <= 40 * torch.finfo(torch.float32).eps).all()
+
+
+def test_narrow_weights_do_not_walk_away_unless_the_walk_back_is_asked_for() -> None:
+    for restore, still in ((None, True), ("in-place", False)):
+        w = nn.Parameter((torch.randn(500) * 0.02).bfloat16())
+        start = w.detach().clone()
+        optimizer = steepest.ZerothOrder([w], lr=0.0, restore=restore)
+        for _ in range(20):
+            optimizer.step(lambda w=w: w.float().square().sum())
+        assert torch.equal(w.detach(), start) is still
 
 
 def test_a_closure_that_raises_finds_the_weights_where_they_were() -> None:

@@ -26,6 +26,8 @@ BLOCK = 65536
 """Numbers of a weight that share a counter word: part of what the numbers are."""
 ON_GPU = 16
 """Blocks made together on another device than a CPU, where a hundred small launches each would take the time."""
+MASKS = 0x5BD1E995
+"""What makes another seed of one, so that masks and directions share no numbers."""
 KIND = {"normal": "normal", "rademacher": "rademacher", "sphere": "normal"}
 """What each kind of direction is made of; "sphere" is normal, scaled to the length sqrt(d)."""
 
@@ -57,6 +59,18 @@ class AddedSigns(Added):
     """The same with signs for z."""
 
     draws = {"z": "rademacher"}  # noqa: RUF012 - declared ClassVar in Rule
+
+
+@dataclass(frozen=True)
+class Thinned(Added):
+    """w <- 0 where u is below the size."""
+
+    draws = {"z": "uniform"}  # noqa: RUF012 - declared ClassVar in Rule
+
+    def update(
+        self, g: Tensor, w: Tensor, step: Step, state: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        return torch.where(step.z < self.size, torch.zeros_like(w), w), {}
 
 
 class Key(NamedTuple):
@@ -102,7 +116,7 @@ class Directions:
         self.end = first
         self.size = sum(p.numel() for p in self.weights)
         self._buffers = dict[tuple[torch.dtype, torch.device], Tensor]()
-        self._makers = dict[tuple[int, int, torch.dtype], Run | None]()
+        self._makers = dict[tuple[type, int, int, torch.dtype], Run | None]()
         self._lengths = dict[Key, float]()
         self._mover: tuple[list[int], Run | None, list[Tensor]] | None = None
 
@@ -160,28 +174,29 @@ class Directions:
 
     def _add(self, out: Tensor, p: Tensor, start: int, key: Key, size: float) -> Tensor:
         """``out`` grows by ``size`` z of the numbers from ``start`` on."""
-        made = self._maker(out, self.firsts[p] + start // BLOCK) if start % BLOCK == 0 else None
+        made = self._maker(out, p, start, self._moment(key, size).rule)
         if made is not None:
             made(self._moment(key, size))
             return out
         index = torch.arange(start, start + out.numel(), device=out.device)
         return out.add_(self._drawn(KIND[self.kind], p, index, (self.seed, key.t), out.dtype), alpha=size)
 
-    def _drawn(
-        self, kind: str, p: Tensor, index: Tensor, seed: tuple[int, int], dtype: torch.dtype, stream: int = 0
-    ) -> Tensor:
-        counter = (index % BLOCK, 0, self.firsts[p] + index // BLOCK, stream)
+    def _drawn(self, kind: str, p: Tensor, index: Tensor, seed: tuple[int, int], dtype: torch.dtype) -> Tensor:
+        counter = (index % BLOCK, 0, self.firsts[p] + index // BLOCK, 0)
         words = philox(counter, seed)
         return KINDS[kind](words[0], words[1], dtype)
 
     def _thin(self, out: Tensor, p: Tensor, start: int, step: int) -> None:
         """Zeros where the mask of this step has them."""
         assert self.sparsity is not None
-        own = self.sparsity.seed if self.sparsity.seed is not None else self.seed + 1
-        index = torch.arange(start, start + out.numel(), device=out.device)
-        epoch = (step - 1) // self.sparsity.every
-        u = self._drawn("uniform", p, index, (own, epoch), torch.float32, stream=1)
-        out.masked_fill_(u < self.shares[p], 0.0)
+        own = self.sparsity.seed if self.sparsity.seed is not None else self.seed
+        seed, epoch = own ^ MASKS, (step - 1) // self.sparsity.every
+        made = self._maker(out, p, start, Thinned())
+        if made is not None:
+            made(Moment(Thinned(seed=seed, size=self.shares[p]), epoch, 1.0))
+        else:
+            index = torch.arange(start, start + out.numel(), device=out.device)
+            out.masked_fill_(self._drawn("uniform", p, index, (seed, epoch), out.dtype) < self.shares[p], 0.0)
 
     def _moment(self, key: Key, size: float) -> Moment:
         rule = AddedSigns if self.kind == "rademacher" else Added
@@ -193,13 +208,14 @@ class Directions:
             self._buffers[key] = torch.empty(chunk(p), dtype=key[0], device=key[1])
         return self._buffers[key][:n]
 
-    def _maker(self, out: Tensor, index: int) -> Run | None:
-        """The kernel that adds the block of this index to a buffer."""
-        if out.numel() > BLOCK or not out.numel():
+    def _maker(self, out: Tensor, p: Tensor, start: int, rule: Rule) -> Run | None:
+        """The kernel of a rule on a buffer, for the block of a weight that begins there."""
+        if start % BLOCK or not 0 < out.numel() <= BLOCK:
             return None
-        key = (index, out.numel(), out.dtype)
+        index = self.firsts[p] + start // BLOCK
+        key = (type(rule), index, out.numel(), out.dtype)
         if key not in self._makers:
-            self._makers[key] = self._kernel([Piece(out, out, {}, index)])
+            self._makers[key] = self._kernel([Piece(out, out, {}, index)], rule)
         return self._makers[key]
 
     def _quick(self) -> tuple[Run | None, list[Tensor]]:
@@ -210,16 +226,16 @@ class Directions:
             pieces = [
                 Piece(part, part, {}, self.firsts[p] + start // BLOCK) for p in dense for start, part in blocks(p)
             ]
-            run = self._kernel(pieces)
+            run = self._kernel(pieces, self._moment(Key(0, 0, 1), 1.0).rule)
             quick = set(map(id, dense)) if run is not None else set()
             self._mover = (places, run, [p for p in self.weights if id(p) not in quick])
         return self._mover[1:]
 
-    def _kernel(self, pieces: list[Piece]) -> Run | None:
+    def _kernel(self, pieces: list[Piece], rule: Rule) -> Run | None:
         if not pieces:
             return None
         try:
-            return native(self._moment(Key(0, 0, 1), 1.0).rule, pieces)
+            return native(rule, pieces)
         except (Inexpressible, BuildFailed):
             return None
 

@@ -30,7 +30,7 @@ OPTIONS: Mapping[str, tuple[Any, ...]] = {
     "sign": (None, "projected", "elementwise"),
     "conservative": (False, True, "official"),
     "sweep": ("gauss-seidel", "jacobi"),
-    "restore": ("in-place", "copy"),
+    "restore": (None, "in-place", "copy"),
 }
 VERSION = 1
 """Of the numbers: raised when the same seed and losses give other steps."""
@@ -63,7 +63,8 @@ class ZerothOrder(torch.optim.Optimizer):
         sweep: of blocks: "gauss-seidel", each is moved before the next is probed; "jacobi", all are probed first.
         shared_noise: every block begins with the same random numbers, as in the authors' code.
         sparsity: share of each direction that is zero, or a :class:`Sparsity`.
-        restore: "in-place", by the same steps back, up to rounding; "copy", exactly, from a copy of the weights.
+        restore: "in-place", by the same steps back, up to rounding, as the authors do; "copy", exactly, from a copy
+            of the weights. None: in place, but a copy for weights narrower than float32, which would walk away.
         first_order: an optimizer of the model's late weights, which get their gradient by backpropagation that
             ends where the weights moved here begin.
         seed: of the random directions.
@@ -94,7 +95,7 @@ class ZerothOrder(torch.optim.Optimizer):
         sweep: str = "gauss-seidel",
         shared_noise: bool = False,
         sparsity: float | Sparsity | None = None,
-        restore: str = "in-place",
+        restore: str | None = None,
         first_order: torch.optim.Optimizer | None = None,
         seed: int = 0,
         log: Log | None = None,
@@ -216,7 +217,7 @@ class ZerothOrder(torch.optim.Optimizer):
     ) -> tuple[list[float], float]:
         """The slope along each query's direction, and the loss."""
         slopes, values = list[float](), list[float]()
-        copied = self.restore == "copy"
+        copied = self._copied()
         for query in range(self.queries):
             key = Key(self.steps, query, self.queries)
             if self.estimator == "forward-gradient":
@@ -329,11 +330,18 @@ class ZerothOrder(torch.optim.Optimizer):
                 tried(1.0, count=False)
         return decision
 
+    def _copied(self) -> bool:
+        """Whether the weights are restored from a copy."""
+        if self.restore is None:
+            weights = (p for part in self._directions.values() for p in part.weights)
+            return any(p.dtype != working_dtype(p.dtype) for p in weights)
+        return self.restore == "copy"
+
     def _copies(self) -> bool:
         """Whether the conservative form needs the old weights to go back to them."""
         if self.conservative == "official":
             return False
-        if self.restore == "copy":
+        if self._copied():
             return True
         rules = [self.inner.rule_of(group) for group in self.param_groups]
         return any(rule.slots((2, 2)) or rule.weight_decay != 0 or rule.writes_weight for rule in rules)

@@ -55,6 +55,8 @@ WAYS: dict[str, Way] = {
             "The authors leave the decay out where a name contains bias, layer_norm or layernorm, and decay a "
             "gain that is called norm; here the role decides.",
             "eps z is added in the weights' type there; here the sum is made in float32 and rounded once.",
+            "There the weights walk back and drift by rounding in half precision; here they come from a copy, "
+            "unless restore='in-place'.",
             "The authors' trainer for small models can weigh z by layer and change the number of queries on the "
             "way; neither is here.",
         ),
