@@ -41,14 +41,14 @@ MODEL, PRETRAINING, BATCH = "20k", 300, 32
 FORWARDS = 2000
 TRAIN, TEST = 512, 400
 METHODS: dict[str, tuple[float, ...]] = {
-    "mezo": (3e-4, 1e-3, 2e-3),
+    "mezo": (1e-4, 3e-4, 1e-3),
     "zo-sgd-mmt": (3e-5, 1e-4, 2e-4),
-    "zo-sgd-sign": (3e-4, 1e-3, 3e-3),
-    "zo-sgd-cons": (1e-3, 2e-3, 4e-3),
+    "zo-sgd-sign": (1e-3, 3e-3, 1e-2),
+    "zo-sgd-cons": (3e-4, 1e-3, 2e-3),
     "zo-adam": (1e-3, 3e-3, 1e-2),
     "zo-sparse": (1e-3, 3e-3, 1e-2),
     "zo-block": (1e-3, 3e-3, 1e-2),
-    "zo-fo": (3e-4, 1e-3, 2e-3),
+    "zo-fo": (1e-4, 3e-4, 1e-3),
     "adamw": (3e-4, 1e-3, 3e-3),
 }
 """Learning rates by method; zo-fo moves the head by AdamW with three times its own."""

@@ -63,8 +63,8 @@ class ZerothOrder(torch.optim.Optimizer):
         sweep: of blocks: "gauss-seidel", each is moved before the next is probed; "jacobi", all are probed first.
         shared_noise: every block begins with the same random numbers, as in the authors' code.
         sparsity: share of each direction that is zero, or a :class:`Sparsity`.
-        restore: "in-place", by the same steps back, up to rounding, as the authors do; "copy", exactly, from a copy
-            of the weights. None: in place, but a copy for weights narrower than float32, which would walk away.
+        restore: "in-place", by the same steps back, up to rounding, as the authors do; "copy", exactly, from a
+            copy of the weights. None: in place, but a copy for weights narrower than float32, which would drift.
         first_order: an optimizer of the model's late weights, which get their gradient by backpropagation that
             ends where the weights moved here begin.
         seed: of the random directions.
