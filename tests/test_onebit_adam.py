@@ -538,3 +538,15 @@ def test_the_wire_of_a_step_is_what_its_phase_says() -> None:
 def test_the_example_of_several_workers_in_one_process_runs() -> None:
     page = (ROOT / "docs" / "one-bit-adam.md").read_text()
     exec(re.findall(r"```python\n(.*?)```", page, re.S)[1], {})
+
+
+def test_ways_that_move_one_weight_after_another_refuse_workers() -> None:
+    p = torch.nn.Parameter(torch.ones(4))
+    with pytest.raises(
+        BadInput, match=r"onebit_adam: workers exchange .* call optimizer\.step\(\) after backward"
+    ):
+        steepest.release(steepest.OneBitAdam([p], freeze_step=2))
+    with pytest.raises(BadInput, match="adamw: workers exchange"):
+        steepest.release(steepest.AdamW([p], group=simulated.workers(2)[1]))
+    with pytest.raises(BadInput, match="onebit_adam here is one of several workers: another rule, and no group="):
+        steepest.ZerothOrder([p], "onebit_adam", lr=0.1, freeze_step=2).step(lambda: p.square().sum())

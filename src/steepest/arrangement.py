@@ -6,7 +6,7 @@ lasts until what it was made of changes: :meth:`Arrangement.fits` tells.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,8 @@ from steepest.core.job import NO_GRAD, Engine, Moment, Piece, Rounding, Run
 from steepest.core.layout import Layout
 from steepest.core.lowbit import LowBit
 from steepest.core.rule import Rule, Step, working_dtype
-from steepest.distributed.workers import Parcel
+from steepest.distributed.means import Talk
+from steepest.distributed.workers import Parcel, Workers
 from steepest.engines.lowbit import opened
 
 State = dict[str, Tensor]
@@ -165,6 +166,18 @@ class Arrangement:
         """Whether nobody has set one member's step count and not another's."""
         first, *_ = counts = self.steps.tolist()
         return [t - first for t in counts] == self.ahead
+
+
+def exchanged(
+    workers: Workers, moving: Sequence[tuple[Arrangement, Rule, Any]], places: Mapping[Tensor, int]
+) -> Talk[None]:
+    """Puts the mean of all workers' messages in the gradients' place, for each arrangement with its rule and peak
+    learning rate."""
+    sending = [(a, rule, peak_lr) for a, rule, peak_lr in moving if workers.world > 1 or rule.sends()]
+    sent = [a.parcels(rule, peak_lr, places) for a, rule, peak_lr in sending]
+    means = iter((yield from workers.mean([parcel for parcels in sent for parcel in parcels])))
+    for (arrangement, _, _), parcels in zip(sending, sent, strict=True):
+        arrangement.means = [next(means) for _ in parcels]
 
 
 def totalled(rules: Iterable[Rule], added: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -318,6 +318,8 @@ def why_not(optimizer: torch.optim.Optimizer) -> str | None:
         )
     for group in optimizer.param_groups:
         rule = optimizer.rule_of(group)
+        if rule.sends() or optimizer.workers.world > 1:
+            return f"{rule.name()}: workers exchange all messages at once: call optimizer.step() after backward"
         if rule.scope == "model":
             return f"{rule.name()} must see the whole model at once: call optimizer.step() after backward"
         asked = (

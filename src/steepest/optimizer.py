@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from steepest.arrangement import Arrangement, pieces_of, totalled
+from steepest.arrangement import Arrangement, exchanged, pieces_of, totalled
 from steepest.checkpoints import fitting, matched, owned
 from steepest.core.errors import BadInput, RoutingError, UnknownName, UnsupportedTensor
 from steepest.core.job import ROUNDINGS, Engine, Rounding
@@ -237,7 +237,7 @@ class Optimizer(torch.optim.Optimizer):
             rule = self.rule_of(group)
             if members := [p for p in group["params"] if p.grad is not None]:
                 moving.append((self._arrangement(index, rule, members), rule, group))
-        yield from self._meet(moving)
+        yield from exchanged(self.workers, [(a, rule, g["peak_lr"]) for a, rule, g in moving], self._places())
         totals = self._totals(moving)
         for arrangement, rule, group in moving:
             arrangement.step(rule, group["peak_lr"], totals if group["rule"] == self.rule.name() else {})
@@ -250,15 +250,6 @@ class Optimizer(torch.optim.Optimizer):
         members = list(self._places()) if self.workers.world > 1 else []
         moving, state = [p.grad is not None for p in members], [[p, *self.state[p].values()] for p in members]
         yield from self.workers.agree([self._label(p) for p in members], moving, state)
-
-    def _meet(self, moving: list[tuple[Arrangement, Rule, dict[str, Any]]]) -> Talk[None]:
-        """Puts the mean of all workers' messages in the gradients' place."""
-        places = self._places()
-        sending = [(a, rule, g) for a, rule, g in moving if self.workers.world > 1 or rule.sends()]
-        sent = [a.parcels(rule, g["peak_lr"], places) for a, rule, g in sending]
-        means = iter((yield from self.workers.mean([parcel for parcels in sent for parcel in parcels])))
-        for (arrangement, _, _), parcels in zip(sending, sent, strict=True):
-            arrangement.means = [next(means) for _ in parcels]
 
     def _places(self) -> dict[Tensor, int]:
         return {p: i for i, p in enumerate(p for group in self.param_groups for p in group["params"])}

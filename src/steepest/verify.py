@@ -5,8 +5,8 @@ all, and ``<optimizer>/<variant>.json`` with the hyperparameters, beside ``<vari
 ``param/<ttt>/<tensor>`` after step ttt and what the rule must be fed, ``extra/...``. Where the JSON tells a loss,
 the gradients are its own (``losses.py``), ``extra/loss`` is its value before each step, and a Hessian estimate
 that is not recorded is made from its probe, ``extra/z/<ttt>/<tensor>``. A way to run a rule that is recorded under
-a name of its own (``WAYS``) makes its own steps, and the losses that it measures are compared too. Where there are
-gradients of several workers (``Rule.workers``), each has an optimizer and weights of its own, in one process.
+a name of its own (``WAYS``) makes its own steps, and the losses that it measures are compared too. Gradients of
+several workers (``Rule.workers``) are each given to an optimizer of its own.
 
 Beside them lie tables, values of pure functions: ``<what>/<variant>.json`` with the ``keys`` of the arrays in
 ``<variant>.npz``. Each key whose function is known here (``tables.py``) is computed and compared.
@@ -144,18 +144,21 @@ def one(path: Path, inputs: Mapping[str, np.ndarray], engine: str) -> Verdict:
         if engine == "compiled" and (missing := why_not_compiled()):
             return verdict("not implemented", missing)
         arguments = rule.of_trajectory(told, arrays) if rule is not None else {}
+        weights = {
+            name: torch.nn.Parameter(torch.tensor(inputs[f"init/{name}"]).to(getattr(torch, told["param_dtype"])))
+            for name in told["tensors"]
+        }
         loss = loss_of(told, arrays, inputs)
         walk: Callable[[], tuple[float, str]]
         if rule is not None:
             released = arguments.pop("released", None)
-            built = []
-            for worker in simulated.workers(max(1, len(rule.workers(told)))):
-                weights = started(told, inputs)
-                built.append((_built(rule, arguments, weights, told, engine, worker), weights))
-            walk = partial(distance, built, rule, told, arrays, inputs, loss, released)
+            make = partial(_built, rule, arguments, told, engine)
+            if senders := rule.workers(told):
+                walk = partial(followed, simulated.walk(make, senders, weights, arrays), weights, told, arrays)
+            else:
+                walk = partial(distance, make(weights), rule, weights, told, arrays, inputs, loss, released)
         else:
             assert way is not None
-            weights = started(told, inputs)
             walk = partial(followed, way.begun(told, arrays, weights, loss, engine), weights, told, arrays)
     except (ValueError, KeyError, json.JSONDecodeError, CorruptFile) as error:
         return verdict("fail", f"damaged trajectory {path.name}: {type(error).__name__}: {error}")
@@ -171,24 +174,13 @@ def one(path: Path, inputs: Mapping[str, np.ndarray], engine: str) -> Verdict:
 
 
 def _built(
-    rule: type[Rule],
-    arguments: dict[str, Any],
-    weights: Mapping[str, Tensor],
-    told: Mapping[str, Any],
-    engine: str,
-    worker: Any,
+    rule: type[Rule], given: dict[str, Any], told: Any, engine: str, named: Mapping[str, Tensor], group: Any = None
 ) -> Optimizer:
-    own = arguments.get("groups", {})
-    params = [{"params": [(name, w)], **own.get(name, {})} for name, w in weights.items()] if own else weights
-    given = {name: value for name, value in arguments.items() if name != "groups"}
-    given["roles"] = _roles(told, rule) | given.get("roles", {})
-    return face(rule)(params if own else list(weights.items()), engine=engine, group=worker, **given)
-
-
-def started(told: Mapping[str, Any], inputs: Mapping[str, np.ndarray]) -> dict[str, torch.nn.Parameter]:
-    """The weights where the trajectory begins."""
-    dtype = getattr(torch, told["param_dtype"])
-    return {name: torch.nn.Parameter(torch.tensor(inputs[f"init/{name}"]).to(dtype)) for name in told["tensors"]}
+    arguments = {**given, "engine": engine, "group": group}
+    own = arguments.pop("groups", {})
+    params = [{"params": [(n, w)], **own.get(n, {})} for n, w in named.items()] if own else list(named.items())
+    arguments["roles"] = _roles(told, rule) | arguments.get("roles", {})
+    return face(rule)(params, **arguments)
 
 
 WAYS = (zeroth,)
@@ -230,19 +222,17 @@ def _keys(table: Path) -> list[str]:
 
 
 def distance(
-    built: Sequence[tuple[Optimizer, Mapping[str, Tensor]]],
+    optimizer: Optimizer,
     rule: type[Rule],
+    weights: Mapping[str, Tensor],
     told: Mapping[str, Any],
     arrays: Mapping[str, np.ndarray],
     inputs: Mapping[str, np.ndarray],
     loss: Loss | None = None,
     released: Mapping[str, Any] | None = None,
 ) -> tuple[float, str]:
-    """Walk the trajectory with every worker's optimizer and weights; the largest relative distance of any from it
-    and where that was. ``released``: inside backward of the loss sum of <G, w>, with these options of
-    :func:`steepest.release`."""
-    optimizer, weights = built[0]
-    senders = rule.workers(told)
+    """Walk the trajectory; the largest relative distance from it and where that was. ``released``: inside backward
+    of the loss sum of <G, w>, with these options of :func:`steepest.release`."""
     kept = set(told["steps_kept"])
     lrs = arrays.get("extra/lr")
     worst, where = 0.0, "the start"
@@ -268,15 +258,12 @@ def distance(
     for t in range(max(kept) + 1):
         # Companion rates follow in the same proportion.
         factor = 1.0 if lrs is None or peak is None else float(lrs[t]) / peak
-        for rank, (one, mine) in enumerate(built):
-            for group in one.param_groups:
-                group["lr"] = group["peak_lr"] * factor
-            source = arrays if senders else inputs
-            place = f"{senders[rank] if senders else 'grad'}/{t:03d}"
-            given = {name: torch.tensor(source[f"{place}/{name}"]) for name in mine}
-            grads = loss.gradient(t, mine) if loss else given
-            for name, w in mine.items():
-                w.grad = grads[name].to(w.dtype)
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * factor
+        given = {name: torch.tensor(inputs[f"grad/{t:03d}/{name}"]) for name in weights}
+        grads = loss.gradient(t, weights) if loss else given
+        for name, w in weights.items():
+            w.grad = grads[name].to(w.dtype)
         if loss and "extra/loss" in arrays:
             told_loss = float(arrays["extra/loss"][t])
             error = abs(float(loss(t, weights).detach()) - told_loss) / max(1.0, abs(told_loss))
@@ -288,13 +275,12 @@ def distance(
         asked = optimizer.asks()
         with replayed(recorded):
             if released is None:
-                simulated.step([one for one, _ in built])
+                optimizer.step()
             else:
                 inside(optimizer, weights, released)
         observe(asked, t)
         _feed(optimizer, rule, t, weights, arrays)
-        everybodys = [error for _, mine in built for error in apart(mine, told, arrays, t)]
-        for name, error in everybodys:
+        for name, error in apart(weights, told, arrays, t):
             if not error <= worst:
                 worst, where = error, f"step {t}, {name}"
             if math.isnan(error):

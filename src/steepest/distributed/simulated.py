@@ -6,7 +6,7 @@ dense sum adds; what is sent is counted in the same way.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,6 +30,30 @@ def step(optimizers: Sequence[Any]) -> None:
     if len(optimizers) != world:
         raise BadInput(f"{len(optimizers)} optimizers of {world} simulated workers: give all, in their order")
     together([optimizer.talk() for optimizer in optimizers], [optimizer.workers for optimizer in optimizers])
+
+
+def walk(
+    make: Callable[..., Any], senders: Sequence[str], weights: Mapping[str, Tensor], arrays: Mapping[str, Any]
+) -> Callable[[int], Sequence[float]]:
+    """What makes step t of a recorded run: each worker has the gradients ``SENDER/ttt/WEIGHT``, an optimizer
+    ``make(weights, group)``, and copies of the weights, but for the first, which has the weights themselves."""
+    copies = [weights] + [
+        {n: w.detach().clone().requires_grad_() for n, w in weights.items()} for _ in senders[1:]
+    ]
+    made = [make(mine, worker) for mine, worker in zip(copies, workers(len(senders)), strict=True)]
+
+    def stepped(t: int) -> Sequence[float]:
+        for sender, mine in zip(senders, copies, strict=True):
+            for name, w in mine.items():
+                w.grad = torch.tensor(arrays[f"{sender}/{t:03d}/{name}"]).to(w.dtype)
+        step(made)
+        if odd := [n for n, w in weights.items() for mine in copies if not torch.equal(w, mine[n])]:
+            raise BadInput(
+                f"after step {t} not all {len(senders)} workers hold the same {odd[0]}: no such run is one"
+            )
+        return ()
+
+    return stepped
 
 
 def together(talks: Sequence[Talk[T]], members: Sequence[Workers]) -> list[T]:

@@ -181,6 +181,8 @@ class ZerothOrder(torch.optim.Optimizer):
             raise BadInput("zeroth order measures losses: call step(closure), whose closure returns the loss")
         if wanted := (*self.inner.owed(), *self.inner.asks()):
             raise BadInput(f"{self.inner.rule.name()} wants {wanted[0].kind}, which takes gradients: another rule")
+        if self.inner.rule.sends() or self.inner.workers.world > 1:
+            raise BadInput(f"{self.inner.rule.name()} here is one of several workers: another rule, and no group=")
         parts, self.decision = self.parts(), 0
         self.steps += 1
         seen: list[float] = []
