@@ -2,8 +2,8 @@
 
     python benchmarks/low_bit.py [--model 1024x1024:16] [--rounds 12] [--threads 1]
 
-Peers (bitsandbytes, torchao) that are not installed are named and left out. The bound is bytes: gradient read, weight,
-codes and largest values read and written.
+Peers (bitsandbytes, torchao) that are not installed are named and left out. The bound is bytes: gradient read,
+weight, codes and largest values read and written.
 """
 
 from __future__ import annotations
