@@ -33,6 +33,11 @@ def defaults(rule: type[Rule]) -> Iterator[dict[str, Any]]:
 FORMS = {"8bit": ALL, "4bit": LowBit(bits=4, block=64, smallest=1)}
 
 
+EVERY = [pytest.param(*p.values, "8bit", id=f"{p.id}-8bit") for p in cases(variants)]
+EVERY += [pytest.param(*p.values, "4bit", id=f"{p.id}-4bit") for p in cases(defaults)]
+"""Every variant in 8 bits, every rule in 4."""
+
+
 @pytest.fixture(scope="module")
 def tables() -> dict[str, np.ndarray]:
     return _load(ORACLES / "adam8bit" / "codebook_and_blocks.npz")
@@ -130,8 +135,7 @@ def test_after_twelve_steps_the_authors_codes_and_scales_are_reached(engine: str
             assert differ.mean() <= 0.005, f"{n} {slot}: {differ.sum()} of {differ.size} codes"
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("case", cases(variants))
+@pytest.mark.parametrize(("case", "form"), EVERY)
 def test_every_rule_walks_batched_as_in_the_loop(case: Case, form: str) -> None:
     """To codes: where rounding crosses a midpoint a number differs by a gap of the map, in 4 bits a large one."""
     loop, batched, full = weights(torch.float32), weights(torch.float32), weights(torch.float32)
@@ -171,8 +175,7 @@ def test_kernels_leave_the_loops_codes(case: Case, form: str) -> None:
                 torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("case", cases(variants))
+@pytest.mark.parametrize(("case", "form"), EVERY)
 def test_a_resumed_run_is_bitwise_the_uninterrupted_one(case: Case, form: str) -> None:
     whole, first, second = (weights(torch.float32, seed) for seed in (0, 0, 9))
     walk(build(case, whole, state=FORMS[form]), whole, 5)
