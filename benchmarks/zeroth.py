@@ -238,7 +238,7 @@ def drawn(record: dict[str, Any]) -> Board:
     for name, slot in shown.items():
         run = next(run for run in record["learning"]["runs"] if run["name"] == name)
         board.path([(x(n), y(share)) for n, _, share in run["curve"]], f"curve c{slot}")
-        board.text(48 + 72 * list(shown).index(name), 20, name, f"name c{slot}")
+        board.text({"mezo": 70, "zo-adam": 122, "zo-sgd-cons": 190, "adamw": 284}[name], 14, name, f"name c{slot}")
     kinds = record["memory"]["cpu"]["kinds"]
     most = max(row["peak"] + row["weights"] for row in kinds.values())
     bars = Scale(0, most, 470, 650)
@@ -248,7 +248,7 @@ def drawn(record: dict[str, Any]) -> Board:
         total = row["weights"] + row["peak"]
         board.add("rect", "mark bar c1", x=bars(0), y=top, width=bars(total) - bars(0), height=20)
         board.text(bars(total) + 6, top + 15, f"{total / 2**20:,.0f} MiB", "value")
-    board.text(470, 20, "weights and peak above them", "note")
+    board.text(470, 14, "weights and peak above them", "note")
     return board
 
 
