@@ -35,10 +35,11 @@ CASES = {
     "fused q, k, v of unequal sizes": ((16, 6), QKV),
     "fused q, k, v, equal": ((12, 6), "qkv"),
     "fused gate and up": ((10, 6), "gate_up"),
-    "stored transposed": ((6, 10), "transposed"),
+    # Square: SOAP's first basis is not determined where its factor lacks rank, and rounds with the strides.
+    "stored transposed": ((6, 6), "transposed"),
     "stored transposed and fused (Conv1D)": (
-        (6, 12),
-        Layout(transposed=True, split=(("q", 4), ("k", 4), ("v", 4))),
+        (6, 18),
+        Layout(transposed=True, split=(("q", 6), ("k", 6), ("v", 6))),
     ),
     "a stack of experts": ((3, 5, 4), "whole"),
     "a stack of fused experts": ((3, 10, 4), "gate_up"),

@@ -22,7 +22,7 @@ from steepest.core.columns import aligned
 from steepest.core.errors import BadInput
 from steepest.core.job import Piece
 from steepest.core.naming import ROLES
-from steepest.core.rule import Rule, working_dtype
+from steepest.core.rule import Rule, hyperparameters, working_dtype
 from steepest.engines.lowbit import names_of
 from steepest.engines.units import GPU, Room, together
 from steepest.inside_backward import why_not
@@ -346,6 +346,8 @@ def _built(
         return label, contender.build(model.weights, lr=1e-3, **options)  # type: ignore[arg-type]
     given = contender.recipe if recipe else contender.options
     values = tables_merged(contender.rule, given, options)
+    if "total_steps" in hyperparameters(contender.rule):  # of any run: state does not depend on its length
+        values.setdefault("total_steps", 10_000)
     if model.layouts and "layouts" not in values:
         values["layouts"] = model.layouts
     return label, contender.kind(model.weights, **values)  # type: ignore[arg-type]
