@@ -13,7 +13,7 @@ from cases import Case, build, cases, give_gradients, needs_compiler, options, s
 from steepest.core.errors import BadInput
 from steepest.engines import why_not_compiled
 from steepest.engines.compiled import KERNELS
-from steepest.registry import rules
+from steepest.registry import rules, wrappers
 
 FEW = (
     "blocks.0.attn.q.weight",
@@ -40,9 +40,10 @@ def compare(case: Case, dtype: torch.dtype, rtol: float) -> None:
 def quick(found: list[Any]) -> list[Any]:
     """All cases, those that need a kernel of torch.compile for each shape marked slow, but for a rule's first.
 
-    Rules with many phases take minutes for one case; a trajectory of each is walked compiled anyway.
+    Rules with many phases take minutes for one case, and what wrappers add is little text; a trajectory of each
+    is walked compiled anyway.
     """
-    many = ("kron", "psgd")
+    many = ("kron", "psgd", *wrappers())
     first = {p.values[0][0]: p.id for p in reversed(found) if p.values[0][0] not in many}
     return [
         p
@@ -66,7 +67,9 @@ def test_compiled_walks_as_the_loop_does_for_every_option_in_float64(case: Case)
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", rules())
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in wrappers() else []) for n in rules()]
+)
 def test_no_gradient_is_modified_and_empty_weights_do_no_harm_when_compiled(name: str) -> None:
     named = few(torch.float32) | {
         "none": torch.nn.Parameter(torch.ones(0, 3)),
