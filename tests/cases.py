@@ -133,5 +133,17 @@ def curvature(shape: tuple[int, ...], t: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(t), dtype=torch.float64)
 
 
+def moves(kind: Any, gradients: list[float], dtype: torch.dtype = torch.float64, **options: Any) -> list[float]:
+    """How far each of these gradients moves one weight, in learning rates."""
+    w = torch.nn.Parameter(torch.zeros(1, dtype=dtype))
+    optimizer, found = kind([w], lr=1.0, **options), []
+    for g in gradients:
+        w.data.zero_()
+        w.grad = torch.full_like(w, g)
+        optimizer.step()
+        found.append(-w.item())
+    return found
+
+
 def same(a: dict[str, torch.nn.Parameter], b: dict[str, torch.nn.Parameter]) -> bool:
     return all(torch.equal(a[name], b[name]) for name in a)

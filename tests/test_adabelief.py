@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
 import torch
+from cases import moves
 
 import steepest
 from steepest.core.errors import BadInput
 
-
-def steps(gradients: list[float], dtype: torch.dtype = torch.float64, **options: Any) -> list[float]:
-    """How far each of these gradients moves one weight, in learning rates."""
-    w = torch.nn.Parameter(torch.zeros(1, dtype=dtype))
-    optimizer, found = steepest.AdaBelief([w], lr=1.0, **options), []
-    for g in gradients:
-        w.data.zero_()
-        w.grad = torch.full_like(w, g)
-        optimizer.step()
-        found.append(-w.item())
-    return found
+steps = functools.partial(moves, steepest.AdaBelief)
 
 
 def test_a_gradient_that_does_not_change_makes_steps_far_longer_than_adams() -> None:

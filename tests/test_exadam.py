@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
 
 import pytest
 import torch
+from cases import moves
 
 import steepest
 from steepest.core.errors import BadInput
 
-
-def steps(gradients: list[float], dtype: torch.dtype = torch.float64, **options: Any) -> list[float]:
-    """How far each of these gradients moves one weight, in learning rates."""
-    w = torch.nn.Parameter(torch.zeros(1, dtype=dtype))
-    optimizer, found = steepest.EXAdam([w], lr=1.0, **options), []
-    for g in gradients:
-        w.data.zero_()
-        w.grad = torch.full_like(w, g)
-        optimizer.step()
-        found.append(-w.item())
-    return found
+steps = functools.partial(moves, steepest.EXAdam)
 
 
 def test_the_first_step_is_16_times_adams_and_11_without_cross_terms() -> None:

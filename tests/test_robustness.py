@@ -132,3 +132,15 @@ def test_a_head_of_50_000_rows_costs_no_square_of_its_rows(case: Case) -> None:
     optimizer = build(case, named)
     step(optimizer, named, 0)
     assert named["head.weight"].isfinite().all()
+
+
+@pytest.mark.parametrize("factor", [0.0, 1e-30, 1e30])
+@pytest.mark.parametrize("case", [c for c in ALL if c.values[0][0] in ("scale", "sinkgd", "swan")])
+def test_gradients_of_any_size_leave_finite_weights(case: Case, factor: float) -> None:
+    """Of rules that keep no state for matrices: a first gradient has nothing beside it."""
+    named = weights(torch.float32)
+    optimizer = build(case, named)
+    for p in named.values():
+        p.grad = factor * torch.ones_like(p).cumsum(0)
+    optimizer.step()
+    assert all(p.isfinite().all() for p in named.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -69,14 +70,10 @@ def converted(
     for name, part, shape, slot in slots_of(p, rule, layout):
         key, scale = key_of(name, part), key_of(f"{name}.{ABSMAX}", part)
         if old is not None and scale in state and key in state:
-            n = slot_size(slot)
+            n = math.prod(slot.shape)
             full = dequantised(state[key].reshape(-1), state.pop(scale), n, old.bits, old.block, slot.signed)
             state[key] = full.view(slot.shape)
         if new is not None and key in state and new.holds(slot, shape) and state[key].shape == slot.shape:
             codes, scales = quantised(state[key].reshape(-1), new.bits, new.block, slot.signed, new.keep_sign)
             state[key], state[scale] = codes.view(new.stored(slot)[""].shape), scales
     return state
-
-
-def slot_size(slot: Slot) -> int:
-    return int(torch.Size(slot.shape).numel())

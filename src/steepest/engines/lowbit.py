@@ -6,16 +6,15 @@ What the rule sees is full precision: the weight moves by the new state before i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 from torch import Tensor
 
-from steepest.core.job import NO_GRAD, Moment, Piece, Run
+from steepest.core.job import Moment, Piece, Run
 from steepest.core.lowbit import ABSMAX, LowBit
 from steepest.core.rule import Rule
-from steepest.engines.units import CPU, GPU, Unit, alone, on_cpu, units
+from steepest.engines.units import CPU, GPU, Unit, alone, cut, on_cpu, units
 from steepest.engines.write import move
-from steepest.linalg.quantise import dequantised, quantised
+from steepest.linalg.quantise import blocks_of, dequantised, quantised
 
 
 def names_of(piece: Piece) -> list[str]:
@@ -80,27 +79,14 @@ def signs(rule: Rule, piece: Piece) -> dict[str, bool]:
 
 
 def blocks(piece: Piece, form: LowBit) -> Unit:
-    """An element rule's piece cut where blocks of codes end; whole if it has no flat view."""
-    if not on_cpu([piece]) or not all(t.is_contiguous() for t in (piece.weight, *piece.state.values())):
+    """An element rule's piece cut where blocks of codes end; whole on another device than the processor."""
+    if not on_cpu([piece]):
         return alone(piece)
     low, length = names_of(piece), max(1, int(CPU.block) // form.block) * form.block
 
-    def parts(name: str, tensor: Tensor) -> tuple[Tensor, ...]:
-        of_scale, in_bytes = name.endswith(f".{ABSMAX}"), name in low and form.bits == 4
-        step = length // form.block if of_scale else length // 2 if in_bytes else length
-        return tensor.view(-1).split(step)
+    def held(name: str, elements: int) -> int:
+        if name.endswith(f".{ABSMAX}"):
+            return blocks_of(elements, form.block)
+        return -(-elements // 2) if name in low and form.bits == 4 else elements
 
-    columns = {name: parts(name, tensor) for name, tensor in piece.state.items()}
-    weights = piece.weight.view(-1).split(length)
-    cut = [
-        Piece(NO_GRAD, w, {name: column[i] for name, column in columns.items()}, piece.index, start=i * length)
-        for i, w in enumerate(weights)
-    ]
-
-    def unit() -> Iterator[Piece]:
-        for part, grad in zip(cut, piece.grad.reshape(-1).split(length), strict=True):
-            part.grad = grad
-            yield part
-            part.grad = NO_GRAD
-
-    return unit
+    return cut(piece, length, held)

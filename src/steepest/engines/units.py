@@ -113,13 +113,21 @@ def joined(pieces: list[Piece], room: Room, *, stacked: bool) -> Unit:
     return unit
 
 
-def cut(piece: Piece, block: float) -> Unit:
-    """A piece as flat views of ``block`` elements; whole if it has no flat view."""
+def whole_elements(name: str, length: int) -> int:
+    return length
+
+
+def cut(piece: Piece, block: float, held: Callable[[str, int], int] = whole_elements) -> Unit:
+    """A piece as flat views of ``block`` elements; whole if it has no flat view.
+
+    ``held``: into how many of its own a slot of this name packs so many of the weight's elements.
+    """
     size = piece.weight.numel()
     if not all(t.is_contiguous() for t in (piece.weight, *piece.state.values())):
         return alone(piece)
     length = int(min(size, block))
-    views = zip(*(t.view(-1).split(length) for t in (piece.weight, *piece.state.values())), strict=True)
+    slots = (t.view(-1).split(held(name, length)) for name, t in piece.state.items())
+    views = zip(piece.weight.view(-1).split(length), *slots, strict=True)
     blocks = [
         Piece(NO_GRAD, w, dict(zip(piece.state, state, strict=True)), piece.index, start=i * length)
         for i, (w, *state) in enumerate(views)
