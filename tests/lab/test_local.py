@@ -149,7 +149,7 @@ def test_no_worker_outlives_its_parent(tmp_path: Path, number: signal.Signals) -
     module = tmp_path / "sleepers.py"
     module.write_text(
         textwrap.dedent("""
-        import os, pathlib, sys, time
+        import os, pathlib, signal, sys, time
         from steepest.lab.cluster.local import Job, submit
 
         def slow(path, report):
@@ -157,6 +157,8 @@ def test_no_worker_outlives_its_parent(tmp_path: Path, number: signal.Signals) -
             time.sleep(60)
 
         if __name__ == "__main__":
+            # Where the tests themselves run behind a shell's &, children are born deaf to it.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             submit([Job(str(n), slow, (sys.argv[1],)) for n in range(2)], 2)
         """)
     )
