@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import math
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -160,27 +163,67 @@ def test_replacing_a_file_on_a_full_disk_leaves_the_old_one(
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_second_process_says_whom_it_waits_for_and_a_killed_holder_lets_go(tmp_path: Path) -> None:
+@contextmanager
+def holder(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that holds the lock of ``folder``."""
     pytest.importorskip("fcntl", reason="this system has no file locks")
     code = (
         "import sys, time; from pathlib import Path; from steepest.lab.files import locked\n"
         "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
     )
-    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
-    try:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"held\n"
+    process = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    with process.stdout:
+        try:
+            assert process.stdout.readline() == b"held\n"
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+def test_a_second_process_says_whom_it_waits_for_and_a_killed_holder_lets_go(tmp_path: Path) -> None:
+    with holder(tmp_path) as process:
         notices = []
 
         def notice(message: str) -> None:
             notices.append(message)
-            holder.kill()
+            process.kill()
 
         with files.locked(tmp_path, notice):
             pass
-        assert notices == [f"{tmp_path} is in use by process {holder.pid}: waiting for it to end"]
-    finally:
-        holder.kill()
-        holder.wait()
-        assert holder.stdout is not None
-        holder.stdout.close()
+        assert notices == [f"{tmp_path} is in use by process {process.pid}: waiting for it to end"]
+
+
+def test_who_will_not_wait_is_told_the_holder_and_gets_the_folder_once_it_is_killed(tmp_path: Path) -> None:
+    with holder(tmp_path) as process:
+        with (
+            pytest.raises(files.Busy, match=f"in use by process {process.pid}: try again"),
+            files.locked(tmp_path, wait=False),
+        ):
+            raise AssertionError("two processes hold one folder")
+        process.kill()
+        process.wait()
+        with files.locked(tmp_path, wait=False):
+            assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
+
+
+def test_one_process_does_not_hold_a_folder_twice(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl", reason="this system has no file locks")
+    with (
+        files.locked(tmp_path),
+        pytest.raises(files.Busy, match=f"process {os.getpid()}"),
+        files.locked(tmp_path, wait=False),
+    ):
+        raise AssertionError("two threads hold one folder")
+
+
+def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl", reason="this system has no file locks")
+
+    def none(file: object, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with pytest.raises(SteepestError, match=r"cannot write .*lock: No locks available"), files.locked(tmp_path):
+        raise AssertionError("held without a lock")

@@ -26,6 +26,7 @@ from steepest.lab.analysis.spikes import scores
 from steepest.lab.batches import batch
 from steepest.lab.config import CheckpointConfig, EvaluationConfig, OptimizerConfig, RunConfig, ScheduleConfig
 from steepest.lab.corpus import Corpus
+from steepest.lab.files import Busy
 from steepest.lab.mirrors import mirror
 from steepest.lab.train import Progress, RunResult, load_model, sample_text, train
 from steepest.schedules import named
@@ -607,6 +608,23 @@ def test_two_calls_at_once_train_once(tiny_corpus: Corpus, tiny_config: RunConfi
     result: RunResult = train(tiny_config, runs, corpus=tiny_corpus)
     assert result.present
     assert (folder / record.ROWS).read_bytes().count(b"\n") == 30
+
+
+def test_a_run_that_another_call_trains_is_refused_to_who_will_not_wait(
+    tiny_corpus: Corpus, tiny_config: RunConfig, runs: Path
+) -> None:
+    pytest.importorskip("fcntl", reason="this system has no file locks")
+    refusals = []
+
+    def again(progress: Progress) -> None:
+        if not refusals:
+            with pytest.raises(Busy, match=f"in use by process {os.getpid()}") as refused:
+                train(tiny_config, runs, corpus=tiny_corpus, wait=False)
+            refusals.append(refused)
+
+    assert train(tiny_config, runs, corpus=tiny_corpus, progress=again, wait=False).status == "finished"
+    assert refusals
+    assert train(tiny_config, runs, corpus=tiny_corpus, wait=False).present
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])

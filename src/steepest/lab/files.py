@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from steepest.core.errors import SteepestError
 
@@ -14,6 +15,10 @@ try:
     import fcntl
 except ImportError:  # Windows has no flock; there the lock is left out
     fcntl = None  # type: ignore[assignment]
+
+
+class Busy(SteepestError):
+    """A folder that another process holds and that was not to be waited for; the message names the holder."""
 
 
 def tell(message: str) -> None:
@@ -70,21 +75,34 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path, notice: Callable[[str], None] = tell) -> Iterator[None]:
-    """One process at a time in ``folder``; a second one says so and waits. A killed holder frees it."""
+def locked(folder: Path, notice: Callable[[str], None] = tell, wait: bool = True) -> Iterator[None]:
+    """One process at a time in ``folder``; a second one says so and waits. A killed holder frees it.
+
+    wait=False: :class:`Busy` instead of waiting, for a worker that has other runs to turn to.
+    """
     path = folder / "lock"
     with writing(path):
         file = open(path, "a+")  # noqa: SIM115 - closed below; "a+" leaves the holder's line readable
     with file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                notice(f"{folder} is in use by process {file.read().strip() or '?'}: waiting for it to end")
-                fcntl.flock(file, fcntl.LOCK_EX)
+        if fcntl is not None and not _taken(file, path, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            file.seek(0)
+            holder = f"{folder} is in use by process {file.read().strip() or '?'}"
+            if not wait:
+                raise Busy(f"{holder}: try again when it has ended")
+            notice(f"{holder}: waiting for it to end")
+            _taken(file, path, fcntl.LOCK_EX)
         with writing(path):
             file.truncate(0)
             file.write(f"{os.getpid()}\n")
             file.flush()
         yield
+
+
+def _taken(file: IO[str], path: Path, operation: int) -> bool:
+    """Takes the lock; False where another process has it and ``operation`` does not wait."""
+    with writing(path):  # a file system without locks
+        try:
+            fcntl.flock(file, operation)
+        except BlockingIOError:
+            return False
+    return True

@@ -95,18 +95,20 @@ def train(
     threads: int = 1,
     mirrors: Sequence[Mirror] = (),
     notice: Callable[[str], None] = tell,
+    wait: bool = True,
 ) -> RunResult:
     """Trains ``runs/<first 16 digits of its identity>``, goes on with it, or returns the finished one.
 
     threads: of torch; provenance, not identity, yet only the same number gives the same bits. A run that
-    another process trains is waited for. An interrupt writes a checkpoint before it raises KeyboardInterrupt.
+    another process trains is waited for, or with wait=False refused (:class:`steepest.lab.files.Busy`). An
+    interrupt writes a checkpoint before it raises KeyboardInterrupt.
     """
     if threads < 1:
         raise BadInput(f"threads={threads}: it must be at least 1")
     planned = plan(config, corpus.manifest)
     device = runtime.device(config.device)
     folder = make_folder(Path(runs) / planned.identity[:16])
-    with locked(folder, notice):
+    with locked(folder, notice, wait):
         if (finished := record.read_result(folder)) is not None:
             if "spikes" not in finished:
                 finished["spikes"] = scores(record.read_rows(folder), config.divergence)
