@@ -11,8 +11,8 @@ from urllib.parse import quote
 from steepest.lab import report
 from steepest.lab.bench import table
 from steepest.lab.bench.table import Result
-from steepest.lab.report.export import write_text
 from steepest.lab.report.figure import NARROW, WIDE
+from steepest.lab.report.files import write_text
 from steepest.lab.report.svg import Board, Scale, clipped, color, spread
 
 ASSETS = Path(report.__file__).parent

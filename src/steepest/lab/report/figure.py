@@ -1,6 +1,6 @@
 """What every figure is, and what all of them share.
 
-Drawn by hand as SVG and not by a charting library: docs/decisions/report-figures.md says why.
+Drawn by hand as SVG and not by a charting library: docs/decisions/0004-report-figures.md says why.
 """
 
 from __future__ import annotations

@@ -3,76 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from steepest.lab.analysis.spikes import SCORED
-
-NOTHING = "–"
-
-
-def tokens(count: float) -> str:
-    """``2.1M``: counts with three digits at most."""
-    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(count) >= 0.9995 * size:
-            return f"{count / size:.3g}{unit}"
-    return f"{count:.3g}"
-
-
-def lr(value: float | None) -> str:
-    """``0.006``, ``1.5e-4``."""
-    if value is None:
-        return NOTHING
-    if value >= 0.00099:
-        return f"{value:.3g}"
-    mantissa, exponent = f"{value:.2e}".split("e")
-    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
-
-
-def duration(seconds: float | None) -> str:
-    """``48 s``, ``8.2 min``, ``3.21 h``."""
-    if seconds is None:
-        return NOTHING
-    if seconds < 90:
-        return f"{seconds:.2g} s"
-    return f"{seconds / 60:.2g} min" if seconds < 5400 else f"{seconds / 3600:.3g} h"
-
-
-def loss(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:.3f}"
-
-
-def interval(low: float | None, high: float | None, digits: int = 3) -> str:
-    """``1.30 to 1.55``; ``1.30 or more`` where the upper end is open; empty without any end."""
-    first, last = (
-        "" if end is None else f"{end:.{digits}f}" if abs(end) < 100 else f"{end:.3g}" for end in (low, high)
-    )
-    if not first:
-        return f"up to {last}" if last else ""
-    return f"{first} to {last}" if last else f"{first} or more"
-
-
-def ratio(speedup: dict[str, Any] | None) -> str:
-    """``1.42×``, or a dash where none is stated."""
-    value = (speedup or {}).get("value")
-    return NOTHING if value is None else f"{value:.2f}×"
-
-
-def reason(speedup: dict[str, Any] | None) -> str:
-    """Why a speedup is not stated."""
-    given = speedup or {}
-    return str(given.get("reason") or "; ".join(given.get("flags") or []) or "no reason recorded")
-
-
-def told(speedup: dict[str, Any] | None) -> str:
-    """``faster``, ``slower``, ``not told apart`` by the interval alone, or ``refused``."""
-    given = speedup or {}
-    low, high = given.get("low"), given.get("high")
-    if given.get("value") is None:
-        return "refused"
-    if low is not None and low > 1:
-        return "faster"
-    return "slower" if high is not None and high < 1 else "not told apart"
+from steepest.lab.report.words import (
+    NOTHING,
+    duration,
+    interval,
+    listed,
+    loss,
+    lr,
+    ratio,
+    reason,
+    shortened,
+    tokens,
+    told,
+)
 
 
 def level(race: dict[str, Any]) -> str:
@@ -94,22 +40,6 @@ def label(race: dict[str, Any], name: str) -> str:
 def final(result: dict[str, Any]) -> dict[str, Any]:
     """The final losses; all null where no run of the optimizer came to its end."""
     return result["final"] or {"losses": [], "mean": None, "low": None, "high": None, "bits_per_byte": None}
-
-
-def shortened(words: str, most: int = 40) -> str:
-    """At most ``most`` letters; the cut is in the middle, for a path's end tells more than its start."""
-    if len(words) <= most:
-        return words
-    head = (most - 1) // 3
-    return f"{words[:head]}…{words[len(words) - (most - 1 - head) :]}"
-
-
-def listed(words: Sequence[str], most: int = 4) -> str:
-    """``a, b and c``; past ``most`` the rest is counted."""
-    words = list(words)
-    if len(words) > most:
-        words = [*words[: most - 1], f"{len(words) - most + 1} more"]
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def ranking(race: dict[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from steepest.lab.report.summary import shortened
+from steepest.lab.report.words import shortened
 
 SLOTS = 12  # colours in figures.css: slot 0 is the baseline's ink
 # Second cue beside the colour, so that no reading hangs on hue alone; unit radius, y down.
