@@ -8,6 +8,7 @@ initial weights and the same order of the data, so a final loss is
 with normal ``shared`` and ``own`` of one variance each for all optimizers: the two-way analysis of variance. What
 the seed shares cancels in a difference between optimizers at one budget; that, and nothing more, is how pairing
 narrows an interval. Runs at different budgets are taken as independent even under one seed, which can only widen.
+A race (one budget) and a study (many budgets, many sizes) go through the same functions.
 
 Each interval stands alone (no correction for several optimizers) and holds seed noise, the fit of the law and, in
 seconds, the spread of the step times. It does not hold what a finer tuning of any side might still bring.
@@ -60,31 +61,47 @@ class Noise:
     own_freedom: int
     shape: tuple[int, int]
 
+    @classmethod
+    def given(cls, sd: float, freedom: float) -> Noise:
+        """Noise known from elsewhere, all of it the run's own; ``freedom`` says from how many differences."""
+        if not (sd > 0 and math.isfinite(sd) and freedom >= 1):
+            raise BadInput(f"noise of sd {sd:g} from {freedom:g} degrees of freedom: give sd > 0 and 1 or more")
+        return cls(sd, freedom, sd, max(1, int(freedom)), (0, 0))
 
-def pooled_noise(losses: ArrayLike) -> Noise:
-    """Noise from ``losses[optimizers, seeds]``, all finite. Needs two seeds; BadInput otherwise."""
-    table = np.asarray(losses, dtype=float)
-    if table.ndim != 2 or table.shape[1] < 2 or table.shape[0] < 1:
-        seeds = table.shape[-1] if table.ndim else 0
-        raise BadInput(f"{seeds} seed tells nothing about seed noise: give --seeds 2 or more")
-    if not np.all(np.isfinite(table)):
-        raise BadInput("seed noise needs finite losses: leave diverged optimizers out")
-    optimizers, seeds = table.shape
-    of_optimizer, of_seed = table.mean(axis=1, keepdims=True), table.mean(axis=0, keepdims=True)
-    own_freedom, seed_freedom = (optimizers - 1) * (seeds - 1), seeds - 1
-    own = table - of_optimizer - of_seed + table.mean()
-    seed_square = optimizers * float(np.sum((of_seed - table.mean()) ** 2)) / seed_freedom
-    own_square = float(np.sum(own**2)) / own_freedom if own_freedom else seed_square
-    # The pooled variance of a run is this mixture of the two mean squares; Satterthwaite (1946) for its freedom.
-    parts = [(seed_square / optimizers, seed_freedom)]
+
+def pooled_noise(*tables: ArrayLike) -> Noise:
+    """Noise from ``losses[optimizers, seeds]``, all finite; several tables, each of its own place, are pooled.
+
+    Needs two seeds; BadInput otherwise.
+    """
+    checked = [np.asarray(table, dtype=float) for table in tables]
+    for table in checked:
+        if table.ndim != 2 or table.shape[1] < 2 or table.shape[0] < 1:
+            seeds = table.shape[-1] if table.ndim else 0
+            raise BadInput(f"{seeds} seed tells nothing about seed noise: give --seeds 2 or more")
+        if not np.all(np.isfinite(table)):
+            raise BadInput("seed noise needs finite losses: leave diverged optimizers out")
+    if not checked:
+        raise BadInput("no cell with two seeds tells anything about seed noise: give --seeds 2 or more")
+    optimizers = np.array([len(table) for table in checked])
+    seed_freedom = np.array([table.shape[1] - 1 for table in checked])
+    own_freedom = int(np.sum((optimizers - 1) * seed_freedom))
+    of_seed = [table.mean(axis=0, keepdims=True) - table.mean() for table in checked]
+    own = [t - t.mean(axis=1, keepdims=True) - seed for t, seed in zip(checked, of_seed, strict=True)]
+    seed_square = optimizers * np.array([float(np.sum(seed**2)) for seed in of_seed]) / seed_freedom
+    share = seed_freedom / seed_freedom.sum()
+    own_square = sum(float(np.sum(left**2)) for left in own)
+    own_square = own_square / own_freedom if own_freedom else float(share @ seed_square)
+    # The pooled variance of a run is this mixture of the mean squares; Satterthwaite (1946) for its freedom.
+    parts = [*zip(share * seed_square / optimizers, seed_freedom, strict=True)]
     if own_freedom:
-        parts.append((own_square * (optimizers - 1) / optimizers, own_freedom))
-    variance = sum(part for part, _ in parts)
-    spread = sum(part**2 / freedom for part, freedom in parts)
-    freedom = variance**2 / spread if spread > 0 else float(seed_freedom)
-    return Noise(
-        math.sqrt(variance), freedom, math.sqrt(own_square), own_freedom or seed_freedom, (optimizers, seeds)
-    )
+        parts.append((own_square * float(share @ ((optimizers - 1) / optimizers)), own_freedom))
+    variance = float(sum(part for part, _ in parts))
+    spread = float(sum(part**2 / freedom for part, freedom in parts))
+    freedom = variance**2 / spread if spread > 0 else float(seed_freedom.sum())
+    shape = (int(optimizers.max()), int(seed_freedom.max()) + 1)
+    own_known = own_freedom or int(seed_freedom.sum())
+    return Noise(math.sqrt(variance), float(freedom), math.sqrt(own_square), own_known, shape)
 
 
 def final_loss(losses: ArrayLike, noise: Noise, level: float = LEVEL) -> Interval:
@@ -103,12 +120,32 @@ def difference(losses: ArrayLike, baseline: ArrayLike, noise: Noise, level: floa
     return Interval(mean, mean - half, mean + half, level)
 
 
+def unpaired_difference(losses: ArrayLike, baseline: ArrayLike, noise: Noise, level: float = LEVEL) -> Interval:
+    """The same where the seeds differ: nothing cancels."""
+    one, other = np.asarray(losses, dtype=float), np.asarray(baseline, dtype=float)
+    half = student_t((1 + level) / 2, noise.freedom) * noise.sd * math.sqrt(1 / one.size + 1 / other.size)
+    gap = float(one.mean() - other.mean())
+    return Interval(gap, gap - half, gap + half, level)
+
+
 @dataclass(frozen=True)
 class Draws:
-    """Parametric bootstrap of one race: ``law`` with fields [draws, 1], ``losses`` [draws, contenders]."""
+    """Parametric bootstrap at one size: ``law`` with fields [draws, 1], the ``points`` [draws, points] that it is
+    fitted to, ``losses`` [draws, contenders]."""
 
     law: Law
+    points: Array
     losses: Array
+
+
+def variances(noise: Noise, draws: int, random: np.random.Generator) -> tuple[Array, Array]:
+    """What the degrees of freedom leave open of the noise: own and whole variance of a run, [draws, 1] each.
+
+    Scaled inverse chi-square, so that few seeds give wide intervals.
+    """
+    own = noise.own_sd**2 * noise.own_freedom / random.chisquare(noise.own_freedom, draws)
+    whole = noise.sd**2 * noise.freedom / random.chisquare(noise.freedom, draws)
+    return own[:, None], whole[:, None]
 
 
 def bootstrap(
@@ -118,32 +155,37 @@ def bootstrap(
     contenders: ArrayLike,
     noise: Noise,
     *,
-    at: int,
+    at: ArrayLike,
+    alone: ArrayLike | None = None,
     draws: int = DRAWS,
-    random_state: int = 0,
+    random_state: int | np.random.Generator = 0,
+    drawn: tuple[Array, Array] | None = None,
 ) -> Draws:
     """Draws races that could have been: baseline points around ``law``, contenders around their means.
 
-    budgets[points] are the law's token counts and runs[points] how many runs each mean holds; contenders are mean
-    final losses at budget ``at`` (an index), over the same seeds as the baseline there. Each draw first draws the
-    noise's variances from what their degrees of freedom leave open (scaled inverse chi-square), so that few seeds
-    give wide intervals, then the means, then fits the law anew. Points that the law misses by more than noise
-    vary by that much (``law.scale``).
+    budgets[points] are the law's token counts and runs[points] how many runs each mean holds. contenders are mean
+    final losses, ``at`` the index of the budget of each (or of all) where it ran over the same seeds as the
+    baseline; -1 where it did not: its runs, ``alone[contenders]`` of them, then share nothing with others. Each
+    draw first takes the noise's :func:`variances` (``drawn``, where several sizes share them), then the means,
+    then fits the law anew. Points that the law misses by more than noise vary by that much (``law.scale``).
     """
     x, n = np.asarray(budgets, dtype=float), np.asarray(runs, dtype=float)
     means = np.asarray(contenders, dtype=float)
+    places = np.broadcast_to(np.asarray(at, dtype=int), means.shape)
     random = np.random.default_rng(random_state)
-    own = noise.own_sd**2 * noise.own_freedom / random.chisquare(noise.own_freedom, draws)
-    whole = noise.sd**2 * noise.freedom / random.chisquare(noise.freedom, draws)
-    own, whole = own[:, None], whole[:, None]
+    own, whole = variances(noise, draws, random) if drawn is None else drawn
     shared = np.maximum(0.0, whole - own)
 
+    met = np.unique(places[places >= 0])
     points = law.loss(x) + law.scale * random.standard_normal((draws, x.size)) * np.sqrt(whole / n)
-    common = random.standard_normal((draws, 1)) * np.sqrt(shared / n[at])
-    alone = law.scale * random.standard_normal((draws, 1)) * np.sqrt(own / n[at])
-    points[:, [at]] = law.loss(x[at]) + common + alone
-    losses = means + common + random.standard_normal((draws, means.size)) * np.sqrt(own / n[at])
-    return Draws(fit_draws(x, points, weights=n), losses)
+    common = random.standard_normal((draws, met.size)) * np.sqrt(shared / n[met])
+    only = law.scale * random.standard_normal((draws, met.size)) * np.sqrt(own / n[met])
+    points[:, met] = law.loss(x[met]) + common + only
+    paired = places >= 0
+    count = np.where(paired, n[places], 1.0 if alone is None else np.asarray(alone, dtype=float))
+    losses = means + random.standard_normal((draws, means.size)) * np.sqrt(np.where(paired, own, whole) / count)
+    losses[:, paired] += common[:, np.searchsorted(met, places[paired])]
+    return Draws(fit_draws(x, points, weights=n), points, losses)
 
 
 @dataclass(frozen=True)
@@ -153,6 +195,10 @@ class StepRatio:
     value: float
     log_sd: float
     freedom: int
+
+    def drawn(self, draws: int, random: np.random.Generator) -> Array:
+        """Draws of what it may be."""
+        return self.value * np.exp(self.log_sd * random.standard_t(self.freedom, draws))
 
 
 def step_ratio(baseline: ArrayLike, contender: ArrayLike) -> StepRatio:
@@ -182,18 +228,35 @@ def speedup(
     inverse = invert(law, loss)
     if inverse.tokens is None:
         return Interval(None, None, None, level, inverse.flags)
-    value, flags = inverse.tokens / tokens, list(inverse.flags)
-    drawn = draws.law.tokens(draws.losses[:, [contender]])[:, 0] / tokens
+    value = inverse.tokens / tokens
+    found = draws.law.tokens(draws.losses[:, [contender]])[:, 0] / tokens
     if steps is not None:
         value *= steps.value
-        random = np.random.default_rng(random_state)
-        drawn = drawn * steps.value * np.exp(steps.log_sd * random.standard_t(steps.freedom, drawn.size))
-    low = float(np.quantile(drawn, (1 - level) / 2, method="lower"))
-    high = float(np.quantile(drawn, (1 + level) / 2, method="higher"))
+        found = found * steps.drawn(found.size, np.random.default_rng(random_state))
+    low, high = (float(end) for end in quantiles(found, level))
+    reach = None if steps is not None or inverse.flags else (law.low / tokens, law.high / tokens)
+    return speedup_interval(value, low, high, level, inverse.flags, reach)
+
+
+def quantiles(drawn: Array, level: float) -> tuple[Array, Array]:
+    """The ends of the percentile interval of ``drawn[draws, ...]``; infinite draws are kept."""
+    low = np.quantile(drawn, (1 - level) / 2, axis=0, method="lower")
+    return low, np.quantile(drawn, (1 + level) / 2, axis=0, method="higher")
+
+
+def speedup_interval(
+    value: float,
+    low: float,
+    high: float,
+    level: float,
+    flags: tuple[str, ...],
+    reach: tuple[float, float] | None,
+) -> Interval:
+    """A stated speedup with its ends: an infinite one is None; one outside ``reach`` (of the law) is flagged."""
     if not math.isfinite(high):
-        flags.append("no upper end: the noise reaches the fitted floor")
-    elif not inverse.flags and not (law.low <= low * tokens and high * tokens <= law.high) and steps is None:
-        flags.append("the interval reaches outside the fitted range")
+        flags += ("no upper end: the noise reaches the fitted floor",)
+    elif reach is not None and not (reach[0] <= low and high <= reach[1]):
+        flags += ("the interval reaches outside the fitted range",)
     return Interval(
-        value, low if math.isfinite(low) else None, high if math.isfinite(high) else None, level, tuple(flags)
+        value, low if math.isfinite(low) else None, high if math.isfinite(high) else None, level, flags
     )

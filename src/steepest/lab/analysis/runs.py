@@ -15,6 +15,7 @@ TOKENS_PER_WEIGHT = 20
 """Tokens per non-embedding weight at ratio 1: Chinchilla (arXiv 2203.15556) as both studies count it."""
 
 K = TypeVar("K")
+T = TypeVar("T")
 Scalar = float | int | str | bool | None
 
 FINISHED, DIVERGED, UNFINISHED = "finished", "diverged", "unfinished"
@@ -95,11 +96,11 @@ def by_cell(runs: Iterable[Run]) -> dict[Cell, list[Run]]:
     return grouped(runs, lambda run: run.cell)
 
 
-def grouped(runs: Iterable[Run], key: Callable[[Run], K]) -> dict[K, list[Run]]:
-    """Runs by any key, in order of first appearance."""
-    found: dict[K, list[Run]] = {}
-    for run in runs:
-        found.setdefault(key(run), []).append(run)
+def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    """Runs, or anything else, by any key, in order of first appearance."""
+    found: dict[K, list[T]] = {}
+    for item in items:
+        found.setdefault(key(item), []).append(item)
     return found
 
 

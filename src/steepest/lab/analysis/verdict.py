@@ -35,11 +35,7 @@ def verdict(name: str, baseline: str, gap: Interval, tokens: Interval, seconds: 
     ends += f" [{_signed(gap.low)}, {_signed(gap.high)}]"
     if tokens.value is None:
         return Verdict(REFUSED, f"{ends}; no speedup is stated: {_because(tokens)}")
-    word = judge(tokens)
-    if word == FASTER and not (gap.excludes(0) and gap.value < 0):
-        word = TIE
-    if word == SLOWER and not (gap.excludes(0) and gap.value > 0):
-        word = TIE
+    word = judge(tokens, gap)
     needs = f"{baseline} needs {_ratio(tokens)} the tokens for the same loss"
     text = {
         FASTER: f"{name} is faster than {baseline} in tokens: {ends}, and {needs}",
@@ -56,13 +52,18 @@ def verdict(name: str, baseline: str, gap: Interval, tokens: Interval, seconds: 
     return Verdict(word, text + ".")
 
 
-def judge(speedup: Interval) -> str:
-    """``faster``, ``slower`` or ``not told apart`` from whether the interval of a speedup excludes 1."""
+def judge(speedup: Interval, gap: Interval | None = None) -> str:
+    """``faster``, ``slower`` or ``not told apart`` from whether the interval of a speedup excludes 1.
+
+    With ``gap``, the difference of final losses, that must exclude 0 too, on the same side.
+    """
     if speedup.value is None:
         return REFUSED
     if not speedup.excludes(1):
         return TIE
-    return FASTER if speedup.value > 1 else SLOWER
+    word = FASTER if speedup.value > 1 else SLOWER
+    agrees = gap is None or (gap.value is not None and gap.excludes(0) and (gap.value < 0) == (word == FASTER))
+    return word if agrees else TIE
 
 
 def _ratio(interval: Interval) -> str:
