@@ -106,7 +106,9 @@ def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
 
 def by_setting(runs: Iterable[Run]) -> dict[tuple[tuple[str, Scalar], ...], list[Run]]:
     """Runs that differ in seed alone, by their hyperparameters."""
-    return grouped(runs, lambda run: tuple(sorted(run.hyperparameters.items(), key=lambda item: item[0])))
+    return grouped(
+        runs, lambda run: tuple(sorted(run.hyperparameters.items()))
+    )  # names differ: no value is compared
 
 
 def best(runs: Iterable[Run]) -> Run | None:
