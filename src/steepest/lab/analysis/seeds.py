@@ -1,0 +1,182 @@
+"""What a study could have seen with its seeds, and the seeds that it takes to see more.
+
+The evidence (runs, a race.json, a study.json) says how noisy a run is, what tokens are worth and how much was
+repeated (:class:`Known`); :func:`planned` turns that into the ``power`` section of the evidence document.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from steepest.core.errors import BadInput
+from steepest.lab.analysis.noise import Repeats, sd_interval, seed_noise
+from steepest.lab.analysis.power import Design, gap_of, needed, seen, share_of
+from steepest.lab.analysis.runs import Place
+
+CURVE = (2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100)
+"""Seeds at which the smallest detectable difference is told."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known before seeds are planned.
+
+    sd, freedom: nats/token, of what a run does not share with the others under its seed, and how well that is
+    known (None: exactly). seeds: that the study had for each winner, None without a study. optimizers, places:
+    over which the noise was pooled. slopes: -dL / d ln D of the baseline's law, by place. source: where from.
+    """
+
+    sd: float
+    freedom: float | None = None
+    seeds: int | None = None
+    optimizers: int = 2
+    places: int = 1
+    slopes: Mapping[Place, float] = field(default_factory=dict)
+    source: str = "given"
+
+
+def of_repeats(repeated: Iterable[Repeats], slopes: Mapping[Place, float]) -> Known | None:
+    """From settings with repeated seeds; None where nothing was repeated."""
+    tables: Counter[tuple[Place, tuple[int, ...]]] = Counter()
+    repeated = [*repeated]
+    for cell, losses in repeated:
+        tables[cell.place, tuple(sorted(losses))] += 1
+    noise = seed_noise(repeated)
+    if noise is None or noise.own_sd == 0:
+        return None
+    # The commonest number of seeds is the study's: a lone cell may have been given more.
+    sizes: Counter[int] = Counter()
+    for (_, seeds), rows in tables.items():
+        sizes[len(seeds)] += rows
+    return Known(
+        noise.own_sd,
+        noise.own_freedom,
+        sizes.most_common(1)[0][0],
+        max(2, *tables.values()),
+        max(1, sum(rows > 1 for rows in tables.values())),
+        slopes,
+        f"{sum(len(r.losses) for r in repeated)} runs of {len(repeated)} settings with two seeds or more",
+    )
+
+
+def of_race(race: Mapping[str, Any]) -> Known:
+    """From the content of a race.json. BadInput where its seeds tell no noise."""
+    noise, law, setup = race.get("noise") or {}, race.get("law"), race["setup"]
+    sd = noise.get("own_sd", noise.get("sd"))
+    if not sd:
+        raise BadInput(
+            "this race has one seed, or no optimizer with all of them: its noise is not known, give --sd"
+        )
+    slopes = {}
+    if law is not None and law.get("alpha"):
+        slope = law["exponent"] * law["alpha"] * setup["tokens"] ** -law["exponent"]
+        slopes = {Place(setup["model_name"], setup["tokens"]): slope}
+    ended = sum((result["final"] or {}).get("mean") is not None for result in race["results"].values())
+    freedom = noise.get("own_freedom", noise.get("freedom"))
+    return Known(sd, freedom, len(setup["seeds"]), max(2, ended), 1, slopes, noise["from"])
+
+
+def of_study(study: Mapping[str, Any]) -> Known:
+    """From the content of a study.json, whose power section holds it. BadInput where it has none."""
+    power = study.get("power") or {}
+    if not power.get("sd"):
+        raise BadInput(
+            "this study has no power section, for want of repeated seeds: its noise is not known, give --sd"
+        )
+    slopes = {Place(p["size"], p["tokens"], p["variant"]): p["slope"] for p in power["at"]}
+    kept = ("sd", "freedom", "seeds", "optimizers", "places", "source")
+    return Known(**{key: power[key] for key in kept}, slopes=slopes)
+
+
+def planned(
+    known: Known, design: Design | None = None, *, gap: float | None = None, share: float = 0.01
+) -> dict[str, Any]:
+    """The ``power`` section: what the study could have seen, and the seeds that ``gap`` or ``share`` take.
+
+    design: its optimizers and places give way to those of ``known`` where a study is known. gap: nats/token;
+    share: of tokens, told at every place that has a slope. The curve is told for seeds 2 to 100.
+    """
+    design = replace(design or Design(), places=known.places)
+    if known.seeds is not None:
+        design = replace(design, optimizers=known.optimizers)
+    low, high = (None, None) if known.freedom is None else sd_interval(known.sd, known.freedom, design.level)
+    least = None if known.seeds is None else seen(known.sd, known.seeds, design, freedom=known.freedom)
+    wanted = None if gap is None else needed(gap, known.sd, design, freedom=known.freedom)
+    at = []
+    for place, slope in known.slopes.items():
+        found = needed(gap_of(share, slope), known.sd, design, freedom=known.freedom)
+        row = {**place._asdict(), "slope": slope, **asdict(found), "share": share}
+        at.append(row | {"seen_share": None if least is None else _finite(share_of(least.gap, slope))})
+    told: dict[str, Any] = {
+        "sd": known.sd,
+        "low": low,
+        "high": high,
+        "freedom": known.freedom,
+        "source": known.source,
+        **asdict(design),
+        "seeds": known.seeds,
+        "seen": None if least is None else asdict(least),
+        "wanted": None if wanted is None else asdict(wanted),
+        "at": at,
+        "curve": [asdict(seen(known.sd, seeds, design, freedom=known.freedom)) for seeds in CURVE],
+    }
+    return told | {"text": sentences(told)}
+
+
+def sentences(told: Mapping[str, Any]) -> list[str]:
+    """The section in words."""
+    said = []
+    sure = f"in {told['power']:.0%} of cases at level {told['level']:.0%}"
+    if told["comparisons"] > 1:
+        sure += f", corrected for {told['comparisons']} comparisons"
+    least = told["seen"]
+    if least is not None:
+        worth = [at["seen_share"] for at in told["at"] if at["seen_share"] is not None]
+        tokens = f", which is worth {_span(worth)} of the tokens" if worth else ""
+        said.append(
+            f"{told['seeds']} seeds tell two optimizers apart that differ by {least['gap']:.2g} nats/token "
+            f"({sure}){tokens}; a smaller difference this study would more often miss than find"
+        )
+    if told["at"]:
+        hardest = max(told["at"], key=lambda at: math.inf if at["seeds"] is None else at["seeds"])
+        easiest = min(told["at"], key=lambda at: math.inf if at["seeds"] is None else at["seeds"])
+        counts = [count(hardest["seeds"])]
+        if easiest["seeds"] != hardest["seeds"]:
+            counts.insert(0, count(easiest["seeds"]))
+        said.append(
+            f"{_percent(hardest['share'])} of the tokens would take {' to '.join(counts)} seeds at this noise"
+            + (f", {_range(hardest)} as far as the noise is known" if hardest["low"] is not None else "")
+        )
+    if told["wanted"] is not None:
+        wanted = told["wanted"]
+        said.append(
+            f"{wanted['gap']:.2g} nats/token take {count(wanted['seeds'])} seeds at this noise"
+            + (f", {_range(wanted)} as far as the noise is known" if wanted["low"] is not None else "")
+        )
+    return said
+
+
+def count(seeds: int | None) -> str:
+    """``551``; past ten million none are counted."""
+    return "more than 10,000,000" if seeds is None else f"{seeds:,}"
+
+
+def _range(row: Mapping[str, Any]) -> str:
+    return f"{count(row['low'])} to {count(row['high'])}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g}\N{NO-BREAK SPACE}%" if share < 1 else f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
+
+
+def _span(shares: Sequence[float]) -> str:
+    low, high = _percent(min(shares)), _percent(max(shares))
+    return low if low == high else f"{low} to {high}"
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
