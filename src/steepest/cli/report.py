@@ -22,10 +22,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import json
 
-    from steepest.lab.report import export, page, summary, terminal
     from steepest.lab.report.load import load
 
     document = load(args.document)
+    if document.get("kind") == "study":
+        from steepest.lab.report.study import export, page, summary, terminal
+    else:
+        from steepest.lab.report import export, page, summary, terminal  # type: ignore[no-redef]
     folder = args.out or (args.document if args.document.is_dir() else args.document.parent)
     page.write(document, folder / "report.html")
     written = export.write(document, folder)

@@ -84,9 +84,14 @@ class Board:
     """One SVG picture of ``width`` x ``height`` pixels."""
 
     def __init__(self, width: float, height: float, label: str) -> None:
-        self.width, self.height = width, height
-        box = f"0 0 {_short(width)} {_short(height)}"
-        self.root = ET.Element("svg", {"viewBox": box, "role": "img", "aria-label": label})
+        self.root = ET.Element("svg", {"viewBox": "", "role": "img", "aria-label": label})
+        self.width = width
+        self.resize(height)
+
+    def resize(self, height: float) -> None:
+        """Sets the height, where it follows from what has been drawn."""
+        self.height = height
+        self.root.set("viewBox", f"0 0 {_short(self.width)} {_short(height)}")
 
     def add(self, tag: str, css: str = "", text: str | None = None, **attributes: Any) -> ET.Element:
         """One element; ``css`` is its class, numbers are rounded, underscores in names become hyphens."""

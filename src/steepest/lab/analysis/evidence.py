@@ -1,0 +1,180 @@
+"""From runs to the evidence document of a study (study.json), which the report page draws.
+
+Format 1. Every section but the first seven may be absent; lists may be empty.
+
+==================  ===============================================================================================
+title, command      what the study is called, and the command that makes its numbers again
+created, source     when the document was made (ISO 8601, UTC), and where its runs come from
+baseline            the optimizer that the others are measured against
+optimizers, labels  names, the baseline first; the name that people read, by name
+sizes               size, weights (non-embedding), ascending
+cells               one per optimizer, size, tokens and variant: final loss with its interval, the number of runs
+                    and what they cost, the hyperparameters behind it (``best``) and ``how`` the loss came about
+curves              validation loss along the final runs of the longest schedule of each size, thinned
+runs, runs_count    the lowest runs of every cell, and how many runs there are in all (runs.csv has each)
+not_supported       what the evidence does not allow, sentence by sentence
+warnings            what went wrong on the way
+provenance          versions, hardware, identities: whatever the caller knows
+==================  ===============================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from steepest.core.errors import UnknownName
+from steepest.lab.analysis.finals import FRESH, lost
+from steepest.lab.analysis.interval import LEVEL, Interval, Noise, final_loss
+from steepest.lab.analysis.limits import limits
+from steepest.lab.analysis.runs import DIVERGED, TOKENS_PER_WEIGHT, Cell, Final, Run, by_cell
+
+FORMAT = 1
+SHOWN_RUNS = 240
+"""Runs in the document: the lowest of every cell, as many of each; at least one."""
+
+CURVE_POINTS = 48
+"""Points of a curve in the document; of longer ones every so many."""
+
+
+def evidence(
+    runs: Sequence[Run],
+    finals: Sequence[Final],
+    *,
+    baseline: str,
+    title: str,
+    command: str,
+    source: str,
+    labels: Mapping[str, str] | None = None,
+    noise: Noise | None = None,
+    level: float = LEVEL,
+    warnings: Sequence[str] = (),
+    provenance: Mapping[str, Any] | None = None,
+    sections: Mapping[str, Any] | None = None,
+    created: str | None = None,
+) -> dict[str, Any]:
+    """The document of ``runs`` and their ``finals`` (see :func:`~steepest.lab.analysis.finals.finals_of`).
+
+    noise: of the seeds, for the intervals of final losses. sections: what only this study has, put in as it is.
+    Raises UnknownName for a ``baseline`` without a run.
+    """
+    optimizers = list(dict.fromkeys(run.optimizer for run in runs))
+    if baseline not in optimizers:
+        raise UnknownName.among("baseline", baseline, optimizers)
+    optimizers = [baseline, *(name for name in optimizers if name != baseline)]
+    weights = {run.size: run.weights for run in runs}
+    missing = lost(runs)
+    study: dict[str, Any] = {
+        "format": FORMAT,
+        "kind": "study",
+        "title": title,
+        "command": command,
+        "created": created or datetime.now(UTC).isoformat(timespec="seconds"),
+        "source": source,
+        "baseline": baseline,
+        "optimizers": optimizers,
+        "labels": {name: (labels or {}).get(name, name) for name in optimizers},
+        "level": level,
+        "sizes": [{"size": size, "weights": weights[size]} for size in sorted(weights, key=lambda s: weights[s])],
+        "cells": list(_cells(runs, finals, missing, noise, level)),
+        "curves": list(_curves(runs, finals)),
+        "runs": [told(run) for run in _lowest(runs)],
+        "runs_count": len(runs),
+        "warnings": list(warnings),
+        "provenance": dict(provenance or {}),
+        **(sections or {}),
+    }
+    return study | {"not_supported": limits(study)}
+
+
+def told(run: Run) -> dict[str, Any]:
+    """A run as one flat row, for tables and CSV; hyperparameters as ``hp.NAME``."""
+    row = {
+        "run": run.run,
+        "optimizer": run.optimizer,
+        "size": run.size,
+        "variant": run.variant,
+        "tokens": run.tokens,
+        "ratio": round(run.ratio, 4),
+        "seed": run.seed,
+        "purpose": run.purpose,
+        "status": run.status,
+        "loss": run.loss,
+        "seconds": run.seconds,
+        "flops": run.flops,
+        "reason": run.reason,
+    }
+    return row | {f"hp.{name}": value for name, value in run.hyperparameters.items()}
+
+
+def _cells(
+    runs: Sequence[Run],
+    finals: Sequence[Final],
+    missing: Mapping[Cell, str],
+    noise: Noise | None,
+    level: float,
+) -> Iterator[dict[str, Any]]:
+    ended = {final.cell: final for final in finals}
+    for cell, of_cell in by_cell(runs).items():
+        final = ended.get(cell)
+        spread = Interval(None, None, None)
+        if final is not None and noise is not None and len(final.losses) > 1:
+            spread = final_loss(final.losses, noise, level)
+        yield {
+            "optimizer": cell.optimizer,
+            "size": cell.size,
+            "tokens": cell.tokens,
+            "ratio": round(cell.tokens / (TOKENS_PER_WEIGHT * of_cell[0].weights), 4),
+            "variant": cell.variant,
+            "loss": None if final is None else final.loss,
+            "low": spread.low,
+            "high": spread.high,
+            "seeds": 0 if final is None else len(final.losses),
+            "losses": [] if final is None else list(final.losses),
+            "how": missing.get(cell, "no final run") if final is None else final.how,
+            "fresh": any(run.purpose in FRESH for run in of_cell),
+            "runs": len(of_cell),
+            "diverged": sum(run.status == DIVERGED for run in of_cell),
+            "spent_tokens": sum(run.tokens for run in of_cell),
+            "spent_flops": _sum(run.flops for run in of_cell),
+            "spent_seconds": _sum(run.seconds for run in of_cell),
+            "best": None if final is None else dict(final.values),
+        }
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    """None where any is not known: a sum of some would pass for the sum of all."""
+    known = list(values)
+    return None if None in known else sum(value for value in known if value is not None)
+
+
+def _lowest(runs: Sequence[Run]) -> Iterator[Run]:
+    """The runs that the document holds, cell by cell."""
+    cells = by_cell(runs)
+    for of_cell in cells.values():
+        ordered = sorted(of_cell, key=lambda run: run.ranked)
+        yield from ordered[: max(1, SHOWN_RUNS // len(cells))]
+
+
+def _curves(runs: Sequence[Run], finals: Sequence[Final]) -> Iterator[dict[str, Any]]:
+    """Of the runs behind the finals at the longest schedule of every size, the base architecture."""
+    longest: dict[str, int] = {}
+    for final in finals:
+        if not final.cell.variant:
+            longest[final.cell.size] = max(longest.get(final.cell.size, 0), final.cell.tokens)
+    behind = {f.cell: f for f in finals if not f.cell.variant and f.cell.tokens == longest[f.cell.size]}
+    for run in runs:
+        chosen = behind.get(run.cell)
+        if chosen is None or len(run.curve) < 2 or run.loss not in chosen.losses or run.seed not in chosen.seeds:
+            continue
+        if run.hyperparameters == chosen.values:
+            every = -(-len(run.curve) // CURVE_POINTS)
+            thinned = [*run.curve[:-1:every], run.curve[-1]]
+            yield {
+                "optimizer": run.optimizer,
+                "size": run.size,
+                "tokens": run.tokens,
+                "seed": run.seed,
+                "points": [[tokens, loss] for tokens, loss in thinned],
+            }

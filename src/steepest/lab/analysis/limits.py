@@ -1,0 +1,160 @@
+"""What a study's evidence does not support, in sentences that follow from its document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+Study = Mapping[str, Any]
+NAMED = 4
+"""How many of a kind are named; of more the rest is counted."""
+
+
+def limits(study: Study) -> list[str]:
+    """Every limit, the ones that weigh most first; ``study`` may lack any section but cells, sizes and labels."""
+    found = (_noise, _selected, _missing, _uncertified, _speedups, _laws, _search, _uncovered, _reach, _clock)
+    said = [sentence for tell in found for sentence in tell(study)]
+    return [f"{sentence[:1].upper()}{sentence[1:].rstrip('.')}." for sentence in said]
+
+
+def _noise(study: Study) -> Iterator[str]:
+    """How much the seeds tell."""
+    seeds = [cell["seeds"] for cell in study["cells"] if cell["loss"] is not None]
+    single = seeds.count(1)
+    if seeds and single == len(seeds):
+        yield "every loss is that of one seed: how far another seed would move it was not measured"
+    elif single:
+        yield f"{single} of {len(seeds)} final losses are of one seed, and so have no interval"
+    if seeds and 1 < max(seeds) < 3:
+        yield "two seeds measure noise poorly: the intervals are wide, and still rest on their normality"
+
+
+def _selected(study: Study) -> Iterator[str]:
+    """Losses that are the lowest of many: each is biased by its choice."""
+    ended = [cell for cell in study["cells"] if cell["loss"] is not None]
+    chosen = [cell["runs"] for cell in ended if not cell["fresh"]]
+    if chosen:
+        least, most = min(chosen), max(chosen)
+        many = f"{least}" if least == most else f"{least} to {most}"
+        yield (
+            f"{_share(len(chosen), len(ended))} final losses are the minimum over the {many} runs of their cell: "
+            "biased low, and more where more was tried"
+        )
+
+
+def _missing(study: Study) -> Iterator[str]:
+    """Cells without a final loss, and optimizers that were not run somewhere."""
+    places = list(dict.fromkeys(_place(cell) for cell in study["cells"]))
+    for name in study["optimizers"]:
+        cells = {_place(cell): cell for cell in study["cells"] if cell["optimizer"] == name}
+        reasons: dict[str, list[tuple[str, float, str]]] = {}
+        for place, cell in cells.items():
+            if cell["loss"] is None:
+                reasons.setdefault(cell["how"] or "no reason recorded", []).append(place)
+        for reason, at in reasons.items():
+            yield f"{_label(study, name)} has no final loss at {_places(at)}: {reason}"
+        absent = [place for place in places if place not in cells and not place[2]]
+        if absent:
+            yield f"{_label(study, name)} was not run at {_places(absent)}"
+
+
+def _uncertified(study: Study) -> Iterator[str]:
+    """Settings whose neighbours were not all tried, or that stand at an edge."""
+    return iter(())
+
+
+def _speedups(study: Study) -> Iterator[str]:
+    """What flags the speedups carry."""
+    flags: dict[str, list[str]] = {}
+    for entry in study.get("speedups") or []:
+        for flag in entry.get("flags") or []:
+            who = f"{_label(study, entry['optimizer'])} at {entry['size']} {entry['ratio']:g}×"
+            flags.setdefault(flag.split(" of ")[0] if flag.startswith("outside") else flag, []).append(who)
+    for flag, whose in flags.items():
+        many = "a speedup is" if len(whose) == 1 else f"{len(whose)} speedups are"
+        yield f"{many} flagged ({flag}): {_listed(whose)}"
+    stated = [entry for entry in study.get("speedups") or [] if entry.get("low") is not None]
+    if len(stated) > 10:
+        yield (
+            f"each of the {len(stated)} intervals stands alone: at {100 * study.get('level', 0.9):g} % about "
+            f"{len(stated) * (1 - study.get('level', 0.9)):.0f} of them miss what they estimate"
+        )
+
+
+def _laws(study: Study) -> Iterator[str]:
+    """What weakens the laws that speedups are read off."""
+    for law in study.get("laws") or []:
+        for flag in law.get("flags") or []:
+            yield f"the law of {_label(study, law['optimizer'])} at {law['size']}: {flag}"
+
+
+def _search(study: Study) -> Iterator[str]:
+    """Whether all were tuned alike."""
+    spent: dict[str, float] = {}
+    for name in study["optimizers"]:
+        runs = [cell["runs"] for cell in study["cells"] if cell["optimizer"] == name]
+        if runs:
+            spent[name] = sum(runs) / len(runs)
+    if spent and max(spent.values()) > 1.05 * min(spent.values()):
+        least, most = min(spent, key=spent.__getitem__), max(spent, key=spent.__getitem__)
+        yield (
+            f"tuning was not equal: from {spent[least]:.3g} runs a cell ({_label(study, least)}) to "
+            f"{spent[most]:.3g} ({_label(study, most)})"
+        )
+
+
+def _uncovered(study: Study) -> Iterator[str]:
+    """Sizes with too little to fit."""
+    fitted = {law["size"] for law in study.get("laws") or []}
+    bare = [entry["size"] for entry in study["sizes"] if entry["size"] not in fitted]
+    if study.get("laws") and bare:
+        yield f"no law at {_listed(bare)}: no speedup is stated there"
+
+
+def _reach(study: Study) -> Iterator[str]:
+    """What lies outside of everything that was run."""
+    sizes, ratios = [entry["size"] for entry in study["sizes"]], [cell["ratio"] for cell in study["cells"]]
+    span = f"one size, {sizes[0]}" if len(sizes) == 1 else f"sizes from {sizes[0]} to {sizes[-1]}"
+    data = f"{min(ratios):g}× to {max(ratios):g}×" if max(ratios) > min(ratios) else f"{ratios[0]:g}×"
+    yield (
+        f"{span}, data-to-model ratios {data} (1× is 20 tokens per weight): nothing here says how the "
+        "order stands outside of these"
+    )
+    if all(not cell["variant"] for cell in study["cells"]):
+        yield "one architecture and one text: another of either may order the optimizers otherwise"
+
+
+def _clock(study: Study) -> Iterator[str]:
+    """Time, where it is not known or not comparable."""
+    timed = [cell["spent_seconds"] is not None for cell in study["cells"]]
+    if not any(timed):
+        yield "no run records its time: nothing here compares optimizers in seconds"
+    elif not all(timed):
+        yield f"{timed.count(False)} of {len(timed)} cells record no time"
+
+
+def _place(cell: Mapping[str, Any]) -> tuple[str, float, str]:
+    return cell["size"], cell["ratio"], cell["variant"]
+
+
+def _places(places: Sequence[tuple[str, float, str]]) -> str:
+    """``130m 1× and 2×, 300m 8×``."""
+    by_size: dict[str, list[str]] = {}
+    for size, ratio, variant in places:
+        by_size.setdefault(f"{size} {variant}".rstrip(), []).append(f"{ratio:g}×")
+    return ", ".join(f"{size} {_listed(ratios)}" for size, ratios in by_size.items())
+
+
+def _label(study: Study, name: str) -> str:
+    return study["labels"].get(name, name)
+
+
+def _share(part: int, whole: int) -> str:
+    return f"all {whole}" if part == whole else f"{part} of {whole}"
+
+
+def _listed(words: Iterable[str]) -> str:
+    words = list(words)
+    if len(words) > NAMED:
+        words = [*words[: NAMED - 1], f"{len(words) - NAMED + 1} more"]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -1,0 +1,119 @@
+"""The report page of a study, own or replayed."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from steepest.lab.report import files, frame
+from steepest.lab.report.figure import slots
+from steepest.lab.report.study import summary as say
+from steepest.lab.report.study.figures import drawn
+from steepest.lab.report.study.schema import checked
+from steepest.lab.report.svg import color
+from steepest.lab.report.words import counted, dotted, duration, listed, loss, lr, shortened, tokens
+
+Study = dict[str, Any]
+HELD = 2_000_000
+"""Letters of the document that the page holds; a longer one is linked beside it."""
+
+
+def write(study: Study, path: Path) -> None:
+    """Draws ``study`` (the content of study.json) as one HTML file, put in place at once.
+
+    CorruptFile names the keys that are missing or wrong, MissingExtra asks for jinja2, BadInput says why the
+    file cannot be written.
+    """
+    path = Path(path)
+    runs = path.with_name("runs.csv")
+    files.write_text(path, html(study, path.with_name("study.json"), runs.name if runs.exists() else ""))
+
+
+def html(study: Study, file: Path | str = "study.json", runs_file: str = "") -> str:
+    """The page as text; ``file`` is what its commands name, ``runs_file`` a table of all runs beside it."""
+    study = checked(study)
+    topics = drawn(study)
+    return frame.render(
+        "study.html",
+        study,
+        [figure for figures in topics.values() for figure in figures],
+        file,
+        study=study,
+        topics={topic: [figure.key for figure in figures] for topic, figures in topics.items()},
+        names=say.listed([say.label(study, name) for name in study["optimizers"]], 6),
+        base=say.label(study, study["baseline"]),
+        headline=say.headline(study),
+        lead=say.lead(study),
+        setting=say.setting(study),
+        tables=[_table(study, table) for table in say.tables(study)],
+        table_csv=frame.link("text/csv", files.csv_text(say.rows(study))),
+        level=say.level(study),
+        limits=[*study["warnings"], *study["not_supported"]],
+        best=frame.grid(_best(study)),
+        runs=frame.grid([_run(study, run) for run in study.get("runs") or []]),
+        runs_shown=len(study.get("runs") or []),
+        runs_file=runs_file,
+        statuses=_statuses(study),
+        provenance=dotted(study["provenance"]),
+        whole=_whole(study),
+    )
+
+
+def _table(study: Study, table: dict[str, Any]) -> dict[str, Any]:
+    slot = slots(study)
+    rows = [
+        row | {"slot": color(slot[row["optimizer"]]), "short": shortened(row["label"], 18)}
+        for row in table["rows"]
+    ]
+    return table | {"rows": rows}
+
+
+def _best(study: Study) -> list[dict[str, Any]]:
+    """The setting behind every final loss."""
+    return [
+        {
+            "optimizer": say.label(study, cell["optimizer"]),
+            "size": cell["size"],
+            "ratio": f"{cell['ratio']:g}×",
+            **({"variant": cell["variant"]} if cell["variant"] else {}),
+            "loss": loss(cell["loss"]),
+            "how": cell["how"],
+            **{name: _value(value) for name, value in (cell["best"] or {}).items()},
+        }
+        for cell in study["cells"]
+    ]
+
+
+def _value(value: Any) -> str:
+    numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    return lr(value) if numeric and 0 < abs(value) < 1000 else listed([str(value)])
+
+
+def _run(study: Study, run: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "run": shortened(run["run"], 44),
+        "optimizer": say.label(study, run["optimizer"]),
+        "size": " ".join(filter(None, (run["size"], run.get("variant")))),
+        "tokens": tokens(run["tokens"]),
+        "lr": _value(run.get("hp.lr")) if run.get("hp.lr") is not None else "",
+        "seed": run.get("seed"),
+        "purpose": run.get("purpose") or "",
+        "loss": loss(run.get("loss")),
+        "status": run["status"],
+        "time": duration(run.get("seconds")),
+    }
+
+
+def _statuses(study: Study) -> str:
+    diverged = sum(cell["diverged"] for cell in study["cells"])
+    return counted(Counter({"runs": study["runs_count"], "of them diverged": diverged}))
+
+
+def _whole(study: Study) -> dict[str, str]:
+    """Where the whole study as JSON is: inside the page, or beside it where it is long."""
+    text = json.dumps(study, ensure_ascii=False, separators=(",", ":"))
+    if len(text) > HELD:
+        return {"href": "study.json", "note": " (beside this page)"}
+    return {"href": frame.link("application/json", text), "note": ""}

@@ -1,0 +1,248 @@
+"""What a study's page, terminal and files say: the verdicts of every cell, the headline, the tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from steepest.lab.analysis.verdict import FASTER, REFUSED, SLOWER, TIE
+from steepest.lab.report.words import NOTHING, interval, listed, loss, shortened, tokens
+
+Study = dict[str, Any]
+Place = tuple[str, float]
+"""Size and data-to-model ratio."""
+
+ALONE = "no interval"
+"""The verdict of a speedup that stands without an interval: its runs have one seed and no noise is known."""
+
+
+def label(study: Study, name: str) -> str:
+    """The optimizer's name as people read it."""
+    return shortened(study["labels"].get(name, name))
+
+
+def sizes(study: Study) -> list[str]:
+    """Ascending, those with a cell of the base architecture."""
+    used = {cell["size"] for cell in study["cells"] if not cell["variant"]}
+    return [entry["size"] for entry in study["sizes"] if entry["size"] in used]
+
+
+def ratios(study: Study, size: str) -> list[float]:
+    """The data-to-model ratios at which anything but the baseline was run, ascending; all if nothing was."""
+    at = [cell for cell in study["cells"] if cell["size"] == size and not cell["variant"]]
+    contended = {cell["ratio"] for cell in at if cell["optimizer"] != study["baseline"]}
+    return sorted(contended or {cell["ratio"] for cell in at})
+
+
+def cells(study: Study) -> dict[tuple[str, str, float], Study]:
+    """The cells of the base architecture by optimizer, size and ratio."""
+    return {(c["optimizer"], c["size"], c["ratio"]): c for c in study["cells"] if not c["variant"]}
+
+
+def speedups(study: Study) -> dict[tuple[str, str, float], Study]:
+    """What is stated of each contender at each place of the base architecture."""
+    stated = [entry for entry in study.get("speedups") or [] if not entry.get("variant")]
+    return {(entry["optimizer"], entry["size"], round(entry["ratio"], 4)): entry for entry in stated}
+
+
+def verdict(entry: Study | None) -> str:
+    """faster, slower, not told apart, refused, or that there is no interval to judge by."""
+    if entry is None or entry["speedup"] is None:
+        return REFUSED
+    if entry["low"] is None and entry["high"] is None:
+        return ALONE
+    return str(entry["word"])
+
+
+def times(entry: Study | None, digits: int = 2) -> str:
+    """``1.42×``, with an asterisk where it is flagged; a dash where none is stated."""
+    if entry is None or entry["speedup"] is None:
+        return NOTHING
+    return f"{entry['speedup']:.{digits}f}×" + ("*" if entry.get("flags") else "")
+
+
+def span(entry: Study | None) -> str:
+    """``1.30–1.55``, ``≥ 1.30`` where the upper end is open; empty where there is no interval."""
+    if entry is None or entry["speedup"] is None:
+        return ""
+    low, high = (None if end is None else f"{end:.2f}" for end in (entry["low"], entry["high"]))
+    if low is None or high is None:
+        return f"≥ {low}" if low else f"≤ {high}" if high else ""
+    return f"{low}–{high}"
+
+
+def ranked(study: Study, names: Iterable[str], place: Place) -> list[str]:
+    """By final loss at a place, those without one last."""
+    found = cells(study)
+
+    def height(name: str) -> float:
+        cell = found.get((name, *place))
+        return math.inf if cell is None or cell["loss"] is None else cell["loss"]
+
+    return sorted(names, key=height)
+
+
+def contenders(study: Study) -> list[str]:
+    """Everyone but the baseline, in the order of the study."""
+    return [name for name in study["optimizers"] if name != study["baseline"]]
+
+
+def decisive(study: Study) -> Place | None:
+    """The place that the headline speaks of: the largest size with a verdict, and its longest schedule."""
+    stated = speedups(study)
+    for size in reversed(sizes(study)):
+        for at in reversed(ratios(study, size)):
+            words = [verdict(stated.get((name, size, at))) for name in contenders(study)]
+            if any(word != REFUSED for word in words):
+                return size, at
+    return None
+
+
+def headline(study: Study) -> str:
+    """What holds at the decisive place, in one sentence; negative results are in it."""
+    base, place = label(study, study["baseline"]), decisive(study)
+    if not contenders(study):
+        return f"{base} ran alone: this page holds its runs, and no comparison."
+    if place is None:
+        return f"No speedup over {base} is stated: {_unstated(study)}."
+    return f"At {place[0]} weights and {place[1]:g}× data, {_clauses(study, place, base)}."
+
+
+def _unstated(study: Study) -> str:
+    flags = [flag for entry in study.get("speedups") or [] for flag in entry.get("flags") or []]
+    return flags[0].rstrip(".") if flags else "no law was fitted"
+
+
+def _clauses(study: Study, place: Place, base: str) -> str:
+    stated, groups = speedups(study), dict[str, list[str]]()
+    for name in ranked(study, contenders(study), place):
+        if (name, *place) in cells(study):
+            groups.setdefault(verdict(stated.get((name, *place))), []).append(name)
+    rival, parts = f"tuned {base}", []
+    for word, (text, numbered) in {
+        FASTER: ("faster than {}", True),
+        SLOWER: ("slower than {}", True),
+        TIE: ("not told apart from {}", False),
+        ALONE: ("one seed each, so without interval, against {}", True),
+        REFUSED: ("no speedup stated", False),
+    }.items():
+        if word in groups:
+            names = [
+                label(study, name) + (f" {times(stated[(name, *place)]).rstrip('*')}" if numbered else "")
+                for name in groups[word]
+            ]
+            parts.append(f"{text.format(rival)}: {listed(names)}")
+            rival = "it"
+    return "; ".join(parts)
+
+
+def lead(study: Study) -> list[str]:
+    """What stands under the headline: how the leader's speedup moves with size."""
+    place = decisive(study)
+    if place is None:
+        return []
+    stated = speedups(study)
+    leader = next((n for n in ranked(study, contenders(study), place) if (n, *place) in stated), None)
+    for at in reversed(ratios(study, place[0])):
+        known = [(size, stated.get((leader or "", size, at))) for size in sizes(study)]
+        told = [
+            f"{times(e)} at {s}{_bracketed(e)}" for s, e in known if e is not None and e["speedup"] is not None
+        ]
+        if len(told) > 1:
+            return [f"{label(study, leader or '')} at {at:g}×: {listed(told, 6)}."]
+    return []
+
+
+def _bracketed(entry: Study) -> str:
+    words = span(entry)
+    return f" ({words})" if words else ""
+
+
+def setting(study: Study) -> str:
+    """What was run, in one sentence."""
+    base = [cell for cell in study["cells"] if not cell["variant"]]
+    spent = sum(cell["spent_tokens"] for cell in study["cells"])
+    seeds = {cell["seeds"] for cell in base if cell["seeds"]}
+    said = f"{len(study['optimizers'])} optimizers, sizes {listed(sizes(study), 6)}, "
+    said += f"{study['runs_count']:,} runs of {tokens(spent)} tokens in all; "
+    if not seeds:
+        return said + "no run is finished"
+    low, high = min(seeds), max(seeds)
+    said += f"{low if low == high else f'{low} to {high}'} seed{'s' * (high > 1)} behind each final loss"
+    return f"{said}, intervals at {level(study)}." if high > 1 else f"{said}."
+
+
+def level(study: Study) -> str:
+    """``90 %``, the two held together in a line."""
+    return f"{100 * study.get('level', 0.9):.3g}\N{NO-BREAK SPACE}%"
+
+
+def rows(study: Study) -> list[dict[str, Any]]:
+    """One flat row per cell, base architecture and variants: loss, verdict, speedup, what it cost."""
+    stated, table = speedups(study), []
+    for cell in study["cells"]:
+        entry = None
+        if not cell["variant"]:
+            entry = stated.get((cell["optimizer"], cell["size"], cell["ratio"]))
+        given = entry or {}
+        contender = cell["optimizer"] != study["baseline"]
+        table.append(
+            {
+                "optimizer": cell["optimizer"],
+                "label": study["labels"][cell["optimizer"]],
+                **{key: cell[key] for key in ("size", "variant", "ratio", "tokens")},
+                "verdict": verdict(entry) if contender else "baseline",
+                **{key: given.get(key) for key in ("speedup", "low", "high", "published")},
+                "flags": "; ".join(given.get("flags") or []),
+                "final_loss": cell["loss"],
+                "final_low": cell["low"],
+                "final_high": cell["high"],
+                **{key: cell[key] for key in ("seeds", "how", "runs", "diverged")},
+                **{key: cell[key] for key in ("spent_tokens", "spent_flops", "spent_seconds")},
+                **{f"hp.{name}": value for name, value in (cell["best"] or {}).items()},
+            }
+        )
+    return table
+
+
+def tables(study: Study) -> list[dict[str, Any]]:
+    """The verdicts size by size: a row per optimizer, a column per ratio, every value with its small print."""
+    found, stated = cells(study), speedups(study)
+    told = []
+    for entry in study["sizes"]:
+        size = entry["size"]
+        if size not in sizes(study):
+            continue
+        at, weights = ratios(study, size), tokens(entry["weights"])
+        names = [n for n in study["optimizers"] if any((n, size, ratio) in found for ratio in at)]
+        lines = []
+        for name in [n for n in names if n == study["baseline"]] + ranked(
+            study, [n for n in names if n != study["baseline"]], (size, at[-1])
+        ):
+            row = [_verdict(study, name, found.get((name, size, r)), stated.get((name, size, r))) for r in at]
+            lines.append({"optimizer": name, "label": study["labels"][name], "cells": row})
+        told.append(
+            {
+                "size": size,
+                "weights": f"{weights} weights" if weights.lower() != size.lower() else "weights",
+                "ratios": at,
+                "rows": lines,
+            }
+        )
+    return told
+
+
+def _verdict(study: Study, name: str, cell: Study | None, entry: Study | None) -> dict[str, str]:
+    """One value of the table: what is said, its small print, what the pointer reads there."""
+    if cell is None:
+        return {"word": "", "value": "", "small": "", "title": "not run"}
+    ended = "no final loss" if cell["loss"] is None else f"final loss {loss(cell['loss'])}"
+    around = interval(cell["low"], cell["high"])
+    title = f"{ended}{f' ({around})' if around else ''}, {cell['how']}"
+    if name == study["baseline"]:
+        return {"word": "baseline", "value": loss(cell["loss"]), "small": "nats/token", "title": title}
+    word = verdict(entry)
+    flags = "; ".join((entry or {}).get("flags") or [])
+    small = span(entry) or (word if word == REFUSED else "")
+    return {"word": word, "value": times(entry), "small": small, "title": f"{word}; {title}. {flags}".rstrip(". ")}

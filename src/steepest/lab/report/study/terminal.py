@@ -1,0 +1,30 @@
+"""A study's verdicts for the terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, TextIO
+
+from steepest.lab.report.study import summary as say
+from steepest.lab.report.study.schema import checked
+from steepest.lab.report.terminal import table
+
+
+def show(study: dict[str, Any], file: TextIO | None = None) -> None:
+    """Prints headline, the verdicts of every size and the limits."""
+    study = checked(study)
+    file = sys.stdout if file is None else file
+    print("\n".join(["", say.headline(study), *say.lead(study), say.setting(study)]), file=file)
+    for of_size in say.tables(study):
+        columns = [of_size["size"], *(f"{ratio:g}×" for ratio in of_size["ratios"])]
+        rows = [
+            [(row["label"], ""), *((cell["value"], cell["small"]) for cell in row["cells"])]
+            for row in of_size["rows"]
+        ]
+        styles = [["", *(cell["word"] for cell in row["cells"])] for row in of_size["rows"]]
+        print(file=file)
+        table(columns, rows, styles, file)
+    base = say.label(study, study["baseline"])
+    print(f"\n×: {base}'s tokens for the same final loss over the optimizer's; its row: final losses", file=file)
+    for sentence in [*study["warnings"], *study["not_supported"]]:
+        print(f"- {sentence}", file=file)
