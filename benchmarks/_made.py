@@ -11,7 +11,7 @@ from steepest.lab.analysis.runs import DIVERGED, FINISHED, TOKENS_PER_WEIGHT, Ru
 from steepest.lab.study.trial import Space
 
 SPEEDUPS = {"adamw": 1.0, "nadamw": 1.06, "lion": 0.93, "muon": 1.42, "soap": 1.38, "kron": 1.3}
-"""Tokens of the first for the same loss, at the smallest size; what is above 1 falls by a tenth with every doubling."""
+"""Tokens of the first for the same loss, at the smallest size; its excess over 1 falls by a tenth per doubling."""
 
 SIZES = {"20k": 20_000, "50k": 50_000, "110k": 110_000}
 RATIOS = (1, 2, 4, 8)
