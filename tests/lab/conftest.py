@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
+import chromium
 import pytest
 
 from steepest.lab import corpus as corpora
@@ -41,3 +46,27 @@ def tiny_config(tiny_corpus: Corpus) -> RunConfig:
 def runs(tmp_path: Path) -> Path:
     """Where the records of a test lie."""
     return tmp_path / "runs"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[chromium.Browser]:
+    """One browser for all pages of a test process."""
+    program = chromium.program()
+    if program is None:
+        pytest.skip(chromium.INSTALL)
+    if shutil.which(program) is None:
+        pytest.fail(f"STEEPEST_CHROMIUM={program} is no program")
+    driven = chromium.Browser(program)
+    yield driven
+    driven.close()
+
+
+@pytest.fixture(scope="session")
+def made() -> ModuleType:
+    """benchmarks/_made.py: runs of a study whose laws, bowls and noise are known."""
+    path = Path(__file__).parents[2] / "benchmarks" / "_made.py"
+    spec = importlib.util.spec_from_file_location("made_study", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -44,7 +44,7 @@ def _selected(study: Study) -> Iterator[str]:
 
 def _missing(study: Study) -> Iterator[str]:
     """Cells without a final loss, and optimizers that were not run somewhere."""
-    places = list(dict.fromkeys(_place(cell) for cell in study["cells"]))
+    places = _contended(study)
     for name in study["optimizers"]:
         cells = {_place(cell): cell for cell in study["cells"] if cell["optimizer"] == name}
         reasons: dict[str, list[tuple[str, float, str]]] = {}
@@ -68,7 +68,7 @@ def _speedups(study: Study) -> Iterator[str]:
     flags: dict[str, list[str]] = {}
     for entry in study.get("speedups") or []:
         for flag in entry.get("flags") or []:
-            who = f"{_label(study, entry['optimizer'])} at {entry['size']} {entry['ratio']:g}×"
+            who = f"{_label(study, entry['optimizer'])} at {entry['size']} {_times(entry['ratio'])}"
             flags.setdefault(flag.split(" of ")[0] if flag.startswith("outside") else flag, []).append(who)
     for flag, whose in flags.items():
         many = "a speedup is" if len(whose) == 1 else f"{len(whose)} speedups are"
@@ -91,8 +91,10 @@ def _laws(study: Study) -> Iterator[str]:
 def _search(study: Study) -> Iterator[str]:
     """Whether all were tuned alike."""
     spent: dict[str, float] = {}
+    places = set(_contended(study))
+    at_places = [cell for cell in study["cells"] if _place(cell) in places]
     for name in study["optimizers"]:
-        runs = [cell["runs"] for cell in study["cells"] if cell["optimizer"] == name]
+        runs = [cell["runs"] for cell in at_places if cell["optimizer"] == name]
         if runs:
             spent[name] = sum(runs) / len(runs)
     if spent and max(spent.values()) > 1.05 * min(spent.values()):
@@ -115,7 +117,8 @@ def _reach(study: Study) -> Iterator[str]:
     """What lies outside of everything that was run."""
     sizes, ratios = [entry["size"] for entry in study["sizes"]], [cell["ratio"] for cell in study["cells"]]
     span = f"one size, {sizes[0]}" if len(sizes) == 1 else f"sizes from {sizes[0]} to {sizes[-1]}"
-    data = f"{min(ratios):g}× to {max(ratios):g}×" if max(ratios) > min(ratios) else f"{ratios[0]:g}×"
+    ends = list(dict.fromkeys((_times(min(ratios)), _times(max(ratios)))))
+    data = " to ".join(ends)
     yield (
         f"{span}, data-to-model ratios {data} (1× is 20 tokens per weight): nothing here says how the "
         "order stands outside of these"
@@ -133,6 +136,17 @@ def _clock(study: Study) -> Iterator[str]:
         yield f"{timed.count(False)} of {len(timed)} cells record no time"
 
 
+def _contended(study: Study) -> list[tuple[str, float, str]]:
+    """Places where more than the baseline's law is at stake; all if it ran alone."""
+    cells = [cell for cell in study["cells"] if cell["optimizer"] != study["baseline"]] or study["cells"]
+    return list(dict.fromkeys(_place(cell) for cell in cells))
+
+
+def _times(ratio: float) -> str:
+    """``8×`` of 7.98, which whole steps make of it."""
+    return f"{float(f'{ratio:.2g}'):g}×"
+
+
 def _place(cell: Mapping[str, Any]) -> tuple[str, float, str]:
     return cell["size"], cell["ratio"], cell["variant"]
 
@@ -141,7 +155,7 @@ def _places(places: Sequence[tuple[str, float, str]]) -> str:
     """``130m 1× and 2×, 300m 8×``."""
     by_size: dict[str, list[str]] = {}
     for size, ratio, variant in places:
-        by_size.setdefault(f"{size} {variant}".rstrip(), []).append(f"{ratio:g}×")
+        by_size.setdefault(f"{size} {variant}".rstrip(), []).append(_times(ratio))
     return ", ".join(f"{size} {_listed(ratios)}" for size, ratios in by_size.items())
 
 

@@ -33,8 +33,8 @@ def gaps(study: Study) -> Figure | None:
     """A panel per size: final loss less the baseline's at each data-to-model ratio, with intervals."""
     found, base = say.cells(study), study["baseline"]
     rows = []
-    for (_, size, ratio), cell in found.items():
-        rival = found.get((base, size, ratio))
+    for (_, size, budget), cell in found.items():
+        rival = found.get((base, size, budget))
         known = cell["loss"] is not None and rival is not None and rival["loss"] is not None
         row = {key: cell[key] for key in ("optimizer", "size", "ratio", "tokens", "loss", "low", "high", "seeds")}
         rows.append(row | {"gap": cell["loss"] - rival["loss"] if known and rival else None})
@@ -99,9 +99,9 @@ def _gap_panel(
     labelled: bool,
 ) -> None:
     slot, here = slots(study), [row for row in shown if row["size"] == size]
-    at = sorted({row["ratio"] for row in here})
+    at = {row["tokens"]: say.times_data(row["ratio"]) for row in sorted(here, key=lambda row: row["tokens"])}
     room = (sides[1] - sides[0]) / len(at)
-    x = {ratio: sides[0] + room * (place + 0.5) for place, ratio in enumerate(at)}
+    x = {budget: sides[0] + room * (place + 0.5) for place, budget in enumerate(at)}
     board.text(sides[0], top, clipped(size, sides[1] - sides[0]), "name")
     digits = max(0, min(4, 1 - math.floor(math.log10(y.high - y.low))))
     for value in y.ticks(5):
@@ -109,22 +109,22 @@ def _gap_panel(
         if labelled:
             board.text(sides[0] - 8, y(value) + 4, f"{value:+.{digits}f}" if value else "0", "tick", "end")
     bottom = y.start + 14
-    for ratio in at:
-        board.text(x[ratio], bottom + 10, f"{ratio:g}×", "tick", "middle")
+    for budget, named in at.items():
+        board.text(x[budget], bottom + 10, named, "tick", "middle")
     step = min(9.0, 0.8 * room / max(1, len(names)))
     for place, name in enumerate(names):
         dodge = (place - (len(names) - 1) / 2) * step
         css = f"c{color(slot[name])}"
-        mine = sorted((row for row in here if row["optimizer"] == name), key=lambda row: row["ratio"])
-        seen = [(x[row["ratio"]] + dodge, y(row["gap"])) for row in mine if y.inside(row["gap"])]
+        mine = sorted((row for row in here if row["optimizer"] == name), key=lambda row: row["tokens"])
+        seen = [(x[row["tokens"]] + dodge, y(row["gap"])) for row in mine if y.inside(row["gap"])]
         if len(seen) > 1:
             board.path(seen, f"join {css}")
         for row in mine:
-            _gap_mark(board, study, row, x[row["ratio"]] + dodge, y, slot[name], min(4.5, 0.6 * step + 1.2))
+            _gap_mark(board, study, row, x[row["tokens"]] + dodge, y, slot[name], min(4.5, 0.6 * step + 1.2))
 
 
 def _gap_mark(board: Board, study: Study, row: Study, x: float, y: Scale, slot: int, radius: float) -> None:
-    who = f"{say.label(study, row['optimizer'])}, {row['size']} {row['ratio']:g}×"
+    who = f"{say.label(study, row['optimizer'])}, {row['size']} {say.times_data(row['ratio'])}"
     around = interval(row["low"], row["high"], 4)
     tip = f"{who}\nloss {row['loss']:.4f}{f' ({around})' if around else ''}\n{row['gap']:+.4f} nats/token"
     if not y.inside(row["gap"]):

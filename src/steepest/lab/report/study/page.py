@@ -76,7 +76,7 @@ def _best(study: Study) -> list[dict[str, Any]]:
         {
             "optimizer": say.label(study, cell["optimizer"]),
             "size": cell["size"],
-            "ratio": f"{cell['ratio']:g}×",
+            "ratio": say.times_data(cell["ratio"]),
             **({"variant": cell["variant"]} if cell["variant"] else {}),
             "loss": loss(cell["loss"]),
             "how": cell["how"],

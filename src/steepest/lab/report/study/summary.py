@@ -10,8 +10,8 @@ from steepest.lab.analysis.verdict import FASTER, REFUSED, SLOWER, TIE
 from steepest.lab.report.words import NOTHING, interval, listed, loss, shortened, tokens
 
 Study = dict[str, Any]
-Place = tuple[str, float]
-"""Size and data-to-model ratio."""
+Place = tuple[str, int]
+"""Size and tokens."""
 
 ALONE = "no interval"
 """The verdict of a speedup that stands without an interval: its runs have one seed and no noise is known."""
@@ -28,22 +28,28 @@ def sizes(study: Study) -> list[str]:
     return [entry["size"] for entry in study["sizes"] if entry["size"] in used]
 
 
-def ratios(study: Study, size: str) -> list[float]:
-    """The data-to-model ratios at which anything but the baseline was run, ascending; all if nothing was."""
+def budgets(study: Study, size: str) -> dict[int, str]:
+    """Tokens at which anything but the baseline was run, ascending, as people name them; all if nothing was."""
     at = [cell for cell in study["cells"] if cell["size"] == size and not cell["variant"]]
-    contended = {cell["ratio"] for cell in at if cell["optimizer"] != study["baseline"]}
-    return sorted(contended or {cell["ratio"] for cell in at})
+    contended = [cell for cell in at if cell["optimizer"] != study["baseline"]] or at
+    named = {cell["tokens"]: times_data(cell["ratio"]) for cell in contended}
+    return dict(sorted(named.items()))
 
 
-def cells(study: Study) -> dict[tuple[str, str, float], Study]:
-    """The cells of the base architecture by optimizer, size and ratio."""
-    return {(c["optimizer"], c["size"], c["ratio"]): c for c in study["cells"] if not c["variant"]}
+def times_data(ratio: float) -> str:
+    """``8×`` of 7.98: whole steps make it 7.98 at one size and 8.01 at another."""
+    return f"{float(f'{ratio:.2g}'):g}×"
 
 
-def speedups(study: Study) -> dict[tuple[str, str, float], Study]:
+def cells(study: Study) -> dict[tuple[str, str, int], Study]:
+    """The cells of the base architecture by optimizer, size and tokens."""
+    return {(c["optimizer"], c["size"], c["tokens"]): c for c in study["cells"] if not c["variant"]}
+
+
+def speedups(study: Study) -> dict[tuple[str, str, int], Study]:
     """What is stated of each contender at each place of the base architecture."""
     stated = [entry for entry in study.get("speedups") or [] if not entry.get("variant")]
-    return {(entry["optimizer"], entry["size"], round(entry["ratio"], 4)): entry for entry in stated}
+    return {(entry["optimizer"], entry["size"], entry["tokens"]): entry for entry in stated}
 
 
 def verdict(entry: Study | None) -> str:
@@ -92,7 +98,7 @@ def decisive(study: Study) -> Place | None:
     """The place that the headline speaks of: the largest size with a verdict, and its longest schedule."""
     stated = speedups(study)
     for size in reversed(sizes(study)):
-        for at in reversed(ratios(study, size)):
+        for at in reversed(budgets(study, size)):
             words = [verdict(stated.get((name, size, at))) for name in contenders(study)]
             if any(word != REFUSED for word in words):
                 return size, at
@@ -106,7 +112,8 @@ def headline(study: Study) -> str:
         return f"{base} ran alone: this page holds its runs, and no comparison."
     if place is None:
         return f"No speedup over {base} is stated: {_unstated(study)}."
-    return f"At {place[0]} weights and {place[1]:g}× data, {_clauses(study, place, base)}."
+    at = budgets(study, place[0])[place[1]]
+    return f"At {place[0]} weights and {at} data, {_clauses(study, place, base)}."
 
 
 def _unstated(study: Study) -> str:
@@ -142,15 +149,17 @@ def lead(study: Study) -> list[str]:
     place = decisive(study)
     if place is None:
         return []
-    stated = speedups(study)
-    leader = next((n for n in ranked(study, contenders(study), place) if (n, *place) in stated), None)
-    for at in reversed(ratios(study, place[0])):
-        known = [(size, stated.get((leader or "", size, at))) for size in sizes(study)]
-        told = [
-            f"{times(e)} at {s}{_bracketed(e)}" for s, e in known if e is not None and e["speedup"] is not None
-        ]
+    found = cells(study)
+    leader = next((n for n in ranked(study, contenders(study), place) if (n, *place) in found), None)
+    for at in reversed(budgets(study, place[0]).values()):
+        known = {
+            entry["size"]: entry
+            for (name, *_), entry in speedups(study).items()
+            if name == leader and times_data(entry["ratio"]) == at and entry["speedup"] is not None
+        }
+        told = [f"{times(known[s])} at {s}{_bracketed(known[s])}" for s in sizes(study) if s in known]
         if len(told) > 1:
-            return [f"{label(study, leader or '')} at {at:g}×: {listed(told, 6)}."]
+            return [f"{label(study, leader or '')} at {at}: {listed(told, 6)}."]
     return []
 
 
@@ -184,7 +193,7 @@ def rows(study: Study) -> list[dict[str, Any]]:
     for cell in study["cells"]:
         entry = None
         if not cell["variant"]:
-            entry = stated.get((cell["optimizer"], cell["size"], cell["ratio"]))
+            entry = stated.get((cell["optimizer"], cell["size"], cell["tokens"]))
         given = entry or {}
         contender = cell["optimizer"] != study["baseline"]
         table.append(
@@ -214,22 +223,17 @@ def tables(study: Study) -> list[dict[str, Any]]:
         size = entry["size"]
         if size not in sizes(study):
             continue
-        at, weights = ratios(study, size), tokens(entry["weights"])
-        names = [n for n in study["optimizers"] if any((n, size, ratio) in found for ratio in at)]
+        at, weights = budgets(study, size), tokens(entry["weights"])
+        base = study["baseline"]
+        names = [n for n in study["optimizers"] if any((n, size, budget) in found for budget in at)]
+        others = ranked(study, (n for n in names if n != base), (size, list(at)[-1]))
         lines = []
-        for name in [n for n in names if n == study["baseline"]] + ranked(
-            study, [n for n in names if n != study["baseline"]], (size, at[-1])
-        ):
-            row = [_verdict(study, name, found.get((name, size, r)), stated.get((name, size, r))) for r in at]
+        for name in [*(n for n in names if n == base), *others]:
+            keys = [(name, size, budget) for budget in at]
+            row = [_verdict(study, name, found.get(key), stated.get(key)) for key in keys]
             lines.append({"optimizer": name, "label": study["labels"][name], "cells": row})
-        told.append(
-            {
-                "size": size,
-                "weights": f"{weights} weights" if weights.lower() != size.lower() else "weights",
-                "ratios": at,
-                "rows": lines,
-            }
-        )
+        weights = f"{weights} weights" if weights.lower() != size.lower() else "weights"
+        told.append({"size": size, "weights": weights, "ratios": list(at.values()), "rows": lines})
     return told
 
 

@@ -16,7 +16,7 @@ def show(study: dict[str, Any], file: TextIO | None = None) -> None:
     file = sys.stdout if file is None else file
     print("\n".join(["", say.headline(study), *say.lead(study), say.setting(study)]), file=file)
     for of_size in say.tables(study):
-        columns = [of_size["size"], *(f"{ratio:g}×" for ratio in of_size["ratios"])]
+        columns = [of_size["size"], *of_size["ratios"]]
         rows = [
             [(row["label"], ""), *((cell["value"], cell["small"]) for cell in row["cells"])]
             for row in of_size["rows"]
