@@ -13,6 +13,7 @@ from steepest.core.errors import BadInput, SteepestError, UnknownName
 
 VERBS = {
     "race": "compare optimizers fairly on real text and write a report page",
+    "study": "ask a whole study's question: price it, run it, see how it stands",
     "report": "draw the page and the files of a finished race or study again",
     "import": "read others' records (CSV, Parquet, W&B) as runs that the lab judges",
     "train": "train one model with one optimizer",

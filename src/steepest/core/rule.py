@@ -424,7 +424,8 @@ def text(rule: type[Rule]) -> str:
     return "\n".join(filter(None, map(_source, made_of)))
 
 
-def _source(rule: type[Rule]) -> str:
+@functools.cache
+def _source(rule: Any) -> str:
     try:
         return textwrap.dedent(inspect.getsource(rule))
     except (OSError, TypeError):

@@ -49,12 +49,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job: its value, or in one line why there is none, with the end of what the worker said."""
+    """What became of a job: its value, or in one line why there is none, with the end of what the worker said.
+
+    lost: the job neither ended nor failed: its process died.
+    """
 
     job: Job
     value: Any = None
     error: str | None = None
     tail: str = ""
+    lost: bool = False
 
 
 def cores() -> int:
@@ -108,6 +112,7 @@ class _Ended:
     value: Any = None
     error: str | None = None
     tail: str = ""
+    lost: bool = False
 
 
 @dataclass(eq=False)
@@ -160,7 +165,7 @@ class _Pool:
     def ended(self, worker: _Worker, message: _Ended) -> Outcome:
         job, worker.job = worker.job, None
         assert job is not None
-        return Outcome(job, message.value, message.error, message.tail)
+        return Outcome(job, message.value, message.error, message.tail, message.lost)
 
     def _start(self) -> _Worker:
         context = multiprocessing.get_context("spawn")
@@ -184,8 +189,8 @@ class _Pool:
         if code is not None and code < 0:
             name = signal.Signals(-code).name
             advice = ": too little memory? give fewer workers" if -code == signal.SIGKILL else ""
-            return _Ended(error=f"its process was ended by {name}{advice}", tail=tail)
-        return _Ended(error=f"its process ended with status {code}", tail=tail)
+            return _Ended(error=f"its process was ended by {name}{advice}", tail=tail, lost=True)
+        return _Ended(error=f"its process ended with status {code}", tail=tail, lost=True)
 
     def stop(self) -> None:
         """Ends the idle at once and the busy by SIGTERM, which a training run answers with a checkpoint."""

@@ -19,8 +19,9 @@ from steepest.lab.files import make_folder, replace
 from steepest.lab.model import Decoder, non_embedding
 from steepest.lab.race.calibrate import step_times
 from steepest.lab.race.plan import Race, Trial, check_corpus, model_config
-from steepest.lab.race.protocol import Course, train_trial
+from steepest.lab.race.protocol import Course
 from steepest.lab.race.result import evidence
+from steepest.lab.study.training import train_trial
 
 ROUNDS = 8
 """Rounds of the calibration."""

@@ -12,76 +12,19 @@ Every run is an ordinary recorded run: one that is finished is not run again, an
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from steepest.lab.cluster.local import Job, Outcome
 from steepest.lab.race.plan import ENDING, ENDS, FINAL, LAW, TUNE, Entrant, Race, Trial, ends
 from steepest.lab.race.tune import Rule, Tuned, interpolated, search, summary
-
-if TYPE_CHECKING:
-    from steepest.lab.config import RunConfig
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a trial ended. status: "finished", "diverged" or "failed"; loss in nats/token, None unless finished.
-
-    seconds: training and evaluation, whenever they were spent; present: it was finished before this race asked.
-    tokens and losses: the validation losses along the way. spikes: as ``lab/analysis/spikes.py`` scores the rows;
-    empty for a trial that failed.
-    """
-
-    run: str
-    status: str
-    loss: float | None
-    bits: float | None
-    seconds: float
-    reason: str | None = None
-    present: bool = False
-    tokens: tuple[int, ...] = ()
-    losses: tuple[float, ...] = ()
-    spikes: dict[str, Any] = field(default_factory=dict, hash=False)
+from steepest.lab.study.training import Result
 
 
 Results = dict[Trial, Result]
 Asking = Generator[list[Trial], Results, Any]
-
-
-def train_trial(
-    config: RunConfig, runs: Path, corpus_path: Path, threads: int, report: Callable[[Any], None]
-) -> Result:
-    """The job of one trial: trains it, continues it or finds it finished."""
-    from steepest.lab import corpus as corpora
-    from steepest.lab.record import read_rows
-    from steepest.lab.train import Progress, train
-
-    told = 0.0
-
-    def progress(now: Progress) -> None:
-        nonlocal told
-        if time.monotonic() - told > 0.5:
-            told = time.monotonic()
-            report((now.step, now.steps, now.loss))
-
-    done = train(config, runs, corpus=corpora.open(corpus_path), threads=threads, progress=progress)
-    rows = [row for row in read_rows(done.folder) if row["val_loss"] is not None]
-    return Result(
-        run=done.folder.name,
-        status=done.status,
-        loss=done.val_loss,
-        bits=done.val_bits_per_byte,
-        seconds=done.seconds + done.evaluation_seconds,
-        reason=done.reason,
-        present=done.present,
-        tokens=tuple(row["tokens"] for row in rows),
-        losses=tuple(row["val_loss"] for row in rows),
-        spikes=done.spikes,
-    )
 
 
 @dataclass

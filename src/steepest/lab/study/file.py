@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from steepest.lab.config import ModelChoice, RunConfig
 from steepest.lab.model import non_embedding
 from steepest.lab.settings import build, fit
 from steepest.lab.study import study as studies
-from steepest.lab.study.space import RUN
+from steepest.lab.study.space import RUN, batches_around, recipe
 
 if TYPE_CHECKING:
     from steepest.lab.study.study import Study
@@ -35,10 +34,17 @@ def study_of(cls: type[Study], values: Mapping[str, Any], name: str) -> Study:
     optimizers = _texts(values, "optimizers")
     baseline = fit(values.get("baseline", "adamw"), str, "baseline")
     if baseline not in optimizers:
-        raise BadInput(f"the baseline {baseline!r} is not among the optimizers: add it, or name one with baseline=")
+        raise BadInput(
+            f"the baseline {baseline!r} is not among the optimizers: add it, or name one with baseline="
+        )
     grids = _grids(values.get("grids", {}), optimizers)
     base = _base(values.get("run", {}))
-    batches = {int(batch) for own in grids.values() for batch in own.get("batch", ()) if _positive(batch)}
+    axes = _texts(values, "axes") if values.get("axes") else ()
+    batches = {base.batch}
+    if not axes or "batch" in axes:
+        batches |= {
+            int(b) for own in grids.values() for b in own.get("batch", batches_around(base.batch)) if _positive(b)
+        }
     protocol = values.get("protocol")
     if isinstance(protocol, str):
         protocol = {"name": protocol}
@@ -56,7 +62,7 @@ def study_of(cls: type[Study], values: Mapping[str, Any], name: str) -> Study:
         variants={v: {k: f for k, f in t.items() if k not in PLACED} for v, t in _variants(values).items()},
         settings=_settings(values.get("settings", {}), optimizers),
         grids=grids,
-        axes=_texts(values, "axes") if values.get("axes") else (),
+        axes=axes,
         seeds=tuple(tuning + 1 + k for k in range(seeds)),
         tuning_seed=tuning,
         budget=build(studies.Budget, _table(values, "budget"), "budget."),
@@ -65,12 +71,19 @@ def study_of(cls: type[Study], values: Mapping[str, Any], name: str) -> Study:
 
 def _base(run: Any) -> RunConfig:
     run = dict(run) if isinstance(run, Mapping) else _no_table("run", run)
-    for key, instead in (("optimizer", "optimizers"), ("tokens", "tokens"), ("ratio", "ratios"), ("seed", "tuning_seed")):
+    for key, instead in (
+        ("optimizer", "optimizers"),
+        ("tokens", "tokens"),
+        ("ratio", "ratios"),
+        ("seed", "tuning_seed"),
+    ):
         if key in run:
             raise BadInput(f"run.{key}: the study sets it: use `{instead}` outside of [run]")
     model = run.get("model", {})
     if isinstance(model, str) or "preset" in model:
-        raise BadInput(f"run.model={model!r}: the study sets it: use `sizes`; fields of all models may stand there")
+        raise BadInput(
+            f"run.model={model!r}: the study sets it: use `sizes`; fields of all models may stand there"
+        )
     run["evaluation"] = studies.EVALUATION | dict(run.get("evaluation", {}))
     return RunConfig.from_mapping(run)
 
@@ -96,7 +109,7 @@ def _at(size: str, amounts: tuple[str, list[float]], base: RunConfig, batches: s
     """Whole steps at every batch that is tried, so that all runs of a place train the same tokens."""
     kind, numbers = amounts
     weights = non_embedding(ModelChoice(size, base.model.fields).config(vocab=2))
-    step = math.lcm(*(batches or {base.batch}), base.batch) * base.seq
+    step = math.lcm(*batches) * base.seq
     if kind == "ratios":
         return [Place(size, studies.tokens_of(ratio, weights, step)) for ratio in numbers]
     return [Place(size, max(1, round(tokens / step)) * step) for tokens in numbers]
@@ -113,12 +126,11 @@ def _amounts(values: Mapping[str, Any], where: str) -> tuple[str, list[float]]:
             raise BadInput(f"{given[0]}={number!r}: each must be a finite number above 0")
     if not numbers or len(set(numbers)) < len(numbers):
         raise BadInput(f"{given[0]}={numbers}: give at least one, and each once")
-    return given[0], numbers
+    return given[0], list(numbers)
 
 
 def _grids(grids: Any, optimizers: tuple[str, ...]) -> dict[str, dict[str, list[Any]]]:
     """Per optimizer; what is given for all goes to those that have it."""
-    from steepest.lab.study.space import recipe
     from steepest.registry import resolve
 
     shared = {k: v for k, v in _table({"grids": grids}, "grids").items() if not isinstance(v, Mapping)}

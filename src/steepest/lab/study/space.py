@@ -1,7 +1,7 @@
 """Hyperparameters as a study has them, flat scalars by name, and back as a run's configuration takes them.
 
-The optimizer's own go by their names, ``betas`` as beta1 and beta2, a companion's and a role's with points
-(``companion.lr_ratio``, ``by_role.head.lr_ratio``). The run's are ``warmup`` (schedule.warmup), ``batch``, ``clip``
+The optimizer's own go by their names, ``betas`` as beta1 and beta2, a companion's and a role's by paths
+(``companion.lr_ratio``, ``by_role.head.lr_ratio``). The run's are ``warmup`` (schedule.warmup), ``batch``, ``clip``,
 and, where the schedule has one, ``cooldown`` (schedule.decay); a rule's own hyperparameter of such a name is set
 for a whole study, not searched. ``weight_decay`` moves a companion's too where the recipe has both alike.
 """
@@ -61,17 +61,21 @@ def declared(contender: Contender, recipe: Mapping[str, Scalar]) -> dict[str, tu
             found[name] = hyper.grid
     if isinstance(recipe.get("companion.lr_ratio"), float | int):
         found["companion.lr_ratio"] = LR_RATIOS
-    batch = int(recipe["batch"])  # type: ignore[arg-type]
     found |= {
         "warmup": (0.02, 0.05, 0.1, 0.2, 0.4),
-        "batch": tuple(b for b in (batch // 2, batch, 2 * batch, 4 * batch) if b > 0),
+        "batch": batches_around(int(recipe["batch"])),  # type: ignore[arg-type]
         "clip": (0.0, 1.0, 2.0),
     }
     found |= {"cooldown": (0.1, 0.2, 0.4, 0.8)} if "cooldown" in recipe else {}
-    grids = {"lr": tuple(contender.lr_grid)}
+    grids: dict[str, tuple[Scalar, ...]] = {"lr": tuple(contender.lr_grid)}
     for name, grid in found.items():
         grids[name] = ordered({normal(v, recipe[name]) for v in (*grid, recipe[name]) if v is not None})
     return grids
+
+
+def batches_around(batch: int) -> tuple[int, ...]:
+    """Half of a batch to four times it."""
+    return tuple(b for b in (batch // 2, batch, 2 * batch, 4 * batch) if b > 0)
 
 
 def declaration(contender: Contender, name: str) -> Hyper | None:
@@ -89,7 +93,7 @@ def declaration(contender: Contender, name: str) -> Hyper | None:
 
 
 def check(contender: Contender, name: str, value: Any, known: Mapping[str, Scalar], where: str) -> None:
-    """Raises: UnknownName for a name that the optimizer and its run do not have, BadInput for an impossible value."""
+    """Raises: UnknownName for a name that neither optimizer nor run have, BadInput for an impossible value."""
     if name != "lr" and name not in known and not name.startswith("by_role."):
         raise UnknownName.among(f"hyperparameter of {contender.name}", name, ["lr", *known], f"({where})")
     if not isinstance(value, bool | int | float | str):
@@ -120,8 +124,8 @@ def ordered(values: Iterable[Scalar]) -> tuple[Scalar, ...]:
 
 
 def nearest(value: Scalar, grid: tuple[Scalar, ...]) -> Scalar:
-    """The value of the grid that is nearest; the middle where nearness means nothing."""
-    if value in grid:
+    """The value of the grid that is nearest, the middle where nearness means nothing; None stays None."""
+    if value is None or value in grid:
         return value
     numbers = [v for v in grid if isinstance(v, int | float) and not isinstance(v, bool)]
     if not numbers or isinstance(value, bool) or not isinstance(value, int | float):
@@ -149,7 +153,7 @@ def over(
             target[own] = value
         else:
             halves = [f"{name[: -len(own)]}beta{k}" for k in (1, 2, 3)]
-            target["betas"] = [(recipe | changed)[half] for half in halves if half in recipe]
+            target["betas"] = [{**recipe, **changed}[half] for half in halves if half in recipe]
     return result
 
 

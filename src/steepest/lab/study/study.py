@@ -8,7 +8,7 @@ A small TOML file, or a Python file that defines ``study`` as a :class:`Study` o
     sizes = ["20k", "50k"]                   # model presets
     ratios = [1, 4]                          # tokens per 20 non-embedding weights; or tokens = [...]
     seeds = 3                                # fresh ones for the winners; tuning_seed = 0 tunes
-    protocol = "winners"                     # or a table: name = "...", and its options
+    protocol = "one-at-a-time"                     # or a table: name = "...", and its options
 
     [variants.no-qk-norm]                    # fields of the model; sizes and ratios may narrow where
     qk_norm = false
@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steepest.core.errors import BadInput, SteepestError, UnknownName
-from steepest.lab.analysis.runs import Place, Scalar
+from steepest.lab.analysis.runs import Cell, Place, Scalar
 from steepest.lab.config import TOKENS_PER_WEIGHT, ModelChoice, OptimizerConfig, RunConfig
 from steepest.lab.model import Decoder, non_embedding
 from steepest.lab.presets import preset
@@ -112,8 +112,8 @@ class Study:
             raise UnknownName.among("baseline", self.baseline, self.optimizers, "(one of the optimizers)")
         if not self.seeds:
             raise BadInput("seeds=0: give at least 1 fresh seed for winners, and 2 or more for any verdict")
-        _ = self._sides
-        protocols.check(self)
+        protocol, options = self._protocol
+        protocols.demanded(self, protocol, options)
 
     @classmethod
     def read(cls, path: Path) -> Study:
@@ -142,6 +142,10 @@ class Study:
         from steepest.lab.study.file import study_of
 
         return study_of(cls, values, name)
+
+    @cached_property
+    def _protocol(self) -> tuple[protocols.Protocol, Any]:
+        return protocols.chosen(self.protocol, self.options)
 
     @cached_property
     def _sides(self) -> dict[str, Side]:
@@ -196,11 +200,12 @@ class Study:
     ) -> Trial:
         """The run at ``values``; what they leave out is as at the start. seed: None is the tuning seed.
 
-        Raises: UnknownName for a hyperparameter that the optimizer lacks, BadInput for a value that it cannot take.
+        Raises: UnknownName for a hyperparameter that the optimizer lacks, BadInput for an impossible value.
         """
         side = self._sides[optimizer]
         for name, value in values.items():
-            if name not in side.space or value not in side.space[name]:
+            as_before = name in side.recipe and side.recipe[name] == value
+            if not as_before and (name not in side.space or value not in side.space[name]):
                 space.check(side.contender, name, value, side.recipe, f"a trial of {optimizer}")
         whole = self.start(optimizer, place) | dict(values)
         normal = {name: space.normal(value, side.recipe.get(name, 1.0)) for name, value in whole.items()}
@@ -230,13 +235,24 @@ class Study:
         fields = {**self.base.model.fields, **self.variants.get(place.variant, {})}
         return ModelChoice(place.size, fields)
 
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Non-embedding weights by size, of the base architecture."""
+        return {place.size: self.weights(place._replace(variant="")) for place in self.places}
+
     def weights(self, place: Place) -> int:
         """Its non-embedding weights."""
         return non_embedding(self.model(place).config(vocab=2))
 
     def asking(self) -> Asking:
         """The protocol, about to ask for its first runs."""
-        return protocols.asking(self)
+        protocol, options = self._protocol
+        return protocol.run(self, options)
+
+    def expected(self) -> dict[Cell, protocols.Runs]:
+        """The runs that the protocol will ask for in every cell."""
+        protocol, options = self._protocol
+        return protocol.expected(self, options)
 
     def _run_of(self, values: Values, where: str) -> RunConfig:
         """The base with the run's own values put in."""

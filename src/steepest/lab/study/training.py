@@ -60,9 +60,7 @@ def train_trial(
             told = time.monotonic()
             report((now.step, now.steps, now.loss))
 
-    done = train(
-        config, runs, corpus=corpora.open(corpus_path), threads=threads, progress=progress, wait=wait
-    )
+    done = train(config, runs, corpus=corpora.open(corpus_path), threads=threads, progress=progress, wait=wait)
     rows = [row for row in record.read_rows(done.folder) if row["val_loss"] is not None]
     return Result(
         run=done.folder.name,

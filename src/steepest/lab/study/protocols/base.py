@@ -27,12 +27,23 @@ class Study(Shape):
     each of them, at least. trial: the run of a configuration, on the tuning seed unless another is given.
     """
 
-    optimizers: Sequence[str]
-    baseline: str
-    places: Sequence[Place]
-    seeds: Sequence[int]
-    tuning_seed: int
-    sizes: Mapping[str, int]
+    @property
+    def optimizers(self) -> Sequence[str]: ...
+
+    @property
+    def baseline(self) -> str: ...
+
+    @property
+    def places(self) -> Sequence[Place]: ...
+
+    @property
+    def seeds(self) -> Sequence[int]: ...
+
+    @property
+    def tuning_seed(self) -> int: ...
+
+    @property
+    def sizes(self) -> Mapping[str, int]: ...
 
     def space(self, optimizer: str) -> Space: ...
 
