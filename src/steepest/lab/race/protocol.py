@@ -22,7 +22,6 @@ from steepest.lab.race.plan import ENDING, ENDS, FINAL, LAW, TUNE, Entrant, Race
 from steepest.lab.race.tune import Rule, Tuned, interpolated, search, summary
 from steepest.lab.study.training import Result
 
-
 Results = dict[Trial, Result]
 Asking = Generator[list[Trial], Results, Any]
 

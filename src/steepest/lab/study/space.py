@@ -1,9 +1,9 @@
 """Hyperparameters as a study has them, flat scalars by name, and back as a run's configuration takes them.
 
 The optimizer's own go by their names, ``betas`` as beta1 and beta2, a companion's and a role's by paths
-(``companion.lr_ratio``, ``by_role.head.lr_ratio``). The run's are ``warmup`` (schedule.warmup), ``batch``, ``clip``,
-and, where the schedule has one, ``cooldown`` (schedule.decay); a rule's own hyperparameter of such a name is set
-for a whole study, not searched. ``weight_decay`` moves a companion's too where the recipe has both alike.
+(``companion.lr_ratio``, ``by_role.head.lr_ratio``). The run's are ``warmup`` (schedule.warmup), ``batch``,
+``clip`` and, where the schedule has one, ``cooldown`` (schedule.decay); a rule's own hyperparameter of such a name
+is set for a whole study, not searched. ``weight_decay`` moves a companion's too where the recipe has both alike.
 """
 
 from __future__ import annotations
