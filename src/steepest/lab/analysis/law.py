@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 
 EXPONENTS = (0.02, 3.0)
 POINTS = 4
-_GRID, _STEPS = 201, 16
+_GRID, _STEPS = 101, 16
 _REWEIGHTS = 8
 
 
@@ -194,7 +194,7 @@ def _solve(curves: Sequence[_Points]) -> tuple[Law, ...]:
         inside = (left <= at + step) & (at + step <= right)
         target = np.where(inside, at + step, (left + right) / 2)
         moved, before = target - at, found
-        if np.max(np.abs(moved), initial=0) < 1e-12:
+        if np.max(np.abs(moved), initial=0) < 1e-9:
             break
         at, found = target, _parts(scaled, target)
         turn = before.slope - found.slope

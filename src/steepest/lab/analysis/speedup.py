@@ -284,20 +284,21 @@ def _scale_speedups(
 ) -> list[Speedup]:
     tokens = np.array([final.cell.tokens for final in rivals], dtype=float)
     own = _ratios(fitted.draws.law if fitted.law and fitted.draws else None, fitted.draws, tokens)
-    shared = _ratios(fitted.shared_draws, fitted.draws, tokens)
+    own_ends = _ends(own, len(rivals), level)
+    shared_ends = _ends(_ratios(fitted.shared_draws, fitted.draws, tokens), len(rivals), level)
     at_points = {final.cell.tokens: final for final in fitted.points}
     told = []
     for index, final in enumerate(rivals):
         noted = _noted(final, fitted, given)
         reason = fitted.reason or "no law"
-        in_tokens = _stated(final, fitted.law, reason, own, index, level, noted)
+        in_tokens = _stated(final, fitted.law, reason, own_ends[index], level, noted)
         gap = _gap(final, at_points.get(final.cell.tokens), fitted.noise, level)
         cost = costs.get(final.cell, Costs())
         seconds = None
         if cost.seconds is not None:
-            spread = cost.seconds.drawn(0 if own is None else len(own), random)
-            times = None if own is None else own * spread[:, None]
-            seconds = _stated(final, fitted.law, reason, times, index, level, noted, cost.seconds.value)
+            times = own[:, index] * cost.seconds.drawn(len(own), random) if own is not None else None
+            ends = _ends(None if times is None else times[:, None], 1, level)[0]
+            seconds = _stated(final, fitted.law, reason, ends, level, noted, cost.seconds.value)
         told.append(
             Speedup(
                 final=final,
@@ -306,7 +307,7 @@ def _scale_speedups(
                 flops=_times(in_tokens, cost.flops),
                 seconds=seconds,
                 gap=gap,
-                shared=_stated(final, fitted.shared, "", shared, index, level, ()) if fitted.shared else None,
+                shared=_stated(final, fitted.shared, "", shared_ends[index], level, ()) if fitted.shared else None,
                 leave_one_out=_left_out(fitted.without, final),
                 word=judge(in_tokens, gap),
             )
@@ -317,6 +318,14 @@ def _scale_speedups(
 def _ratios(law: Law | None, draws: Draws | None, tokens: Array) -> Array | None:
     """Drawn speedups [draws, contenders]."""
     return None if law is None or draws is None else law.tokens(draws.losses) / tokens
+
+
+def _ends(ratios: Array | None, count: int, level: float) -> list[tuple[float, float] | None]:
+    """Both ends of each drawn speedup; None without draws."""
+    if ratios is None:
+        return [None] * count
+    low, high = quantiles(ratios, level)
+    return list(zip(low.tolist(), high.tolist(), strict=True))
 
 
 def _noted(final: Final, fitted: Fitted, given: bool) -> tuple[str, ...]:
@@ -332,8 +341,7 @@ def _stated(
     final: Final,
     law: Law | None,
     reason: str,
-    ratios: Array | None,
-    index: int,
+    ends: tuple[float, float] | None,
     level: float,
     noted: tuple[str, ...],
     cost: float | None = None,
@@ -346,11 +354,10 @@ def _stated(
         return Interval(None, None, None, level, inverse.flags)
     tokens = final.cell.tokens
     value = inverse.tokens / tokens * (1.0 if cost is None else cost)
-    if ratios is None:
+    if ends is None:
         return Interval(value, None, None, level, inverse.flags + noted)
-    low, high = (float(end) for end in quantiles(ratios[:, index], level))
     reach = None if cost is not None or inverse.flags else (law.low / tokens, law.high / tokens)
-    found = speedup_interval(value, low, high, level, inverse.flags, reach)
+    found = speedup_interval(value, *ends, level, inverse.flags, reach)
     return replace(found, flags=found.flags + noted)
 
 
