@@ -1,4 +1,4 @@
-"""What a token costs the baseline over what it costs a contender: speedups in tokens become steps and operations."""
+"""What a token costs the baseline over what it costs a contender: tokens become steps and operations."""
 
 from __future__ import annotations
 

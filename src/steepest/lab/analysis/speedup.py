@@ -28,13 +28,13 @@ from steepest.lab.analysis.interval import (
     bootstrap,
     difference,
     final_loss,
-    pooled_noise,
     quantiles,
     speedup_interval,
     unpaired_difference,
     variances,
 )
 from steepest.lab.analysis.law import Array, Curve, Law, fit, fit_draws, fit_shared, invert
+from steepest.lab.analysis.noise import repeats, seed_noise
 from steepest.lab.analysis.runs import Cell, Final, grouped
 from steepest.lab.analysis.verdict import judge
 
@@ -109,16 +109,6 @@ def scale_of(final: Final) -> Scale:
     return Scale(final.cell.size, final.cell.variant)
 
 
-def study_noise(finals: Sequence[Final]) -> Noise | None:
-    """Seed noise pooled over all cells with several seeds; None where there is none.
-
-    Cells of one place over the same seeds are taken together, so that what a seed shares between optimizers is
-    told apart from what it does not.
-    """
-    tables = grouped([final for final in finals if len(final.losses) > 1], _seeded)
-    return pooled_noise(*([f.losses for f in table] for table in tables.values())) if tables else None
-
-
 def _seeded(final: Final) -> tuple[object, ...]:
     """Equal for cells of one place over the same seeds; a seed that is not known is nobody else's."""
     return (final.cell,) if None in final.seeds else (final.cell.place, final.seeds)
@@ -142,7 +132,7 @@ def speedups(
     """
     _check(finals, baseline)
     random = np.random.default_rng(random_state)
-    pooled = noise or study_noise(finals)
+    pooled = noise or seed_noise(repeats(finals))
     drawn = variances(pooled, draws, random) if pooled else None
     by_scale = grouped(sorted(finals, key=lambda final: final.weights), scale_of)
     base = {s: _points(found, baseline) for s, found in by_scale.items()}
@@ -202,7 +192,7 @@ def _points(finals: Sequence[Final], baseline: str) -> list[Final]:
 
 
 def _own_noise(finals: Sequence[Final]) -> Noise | None:
-    found = study_noise(finals)
+    found = seed_noise(repeats(finals))
     return found if found and min(found.freedom, found.own_freedom) >= OWN_FREEDOM else None
 
 
