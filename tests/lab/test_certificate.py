@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,7 +20,6 @@ from steepest.lab.analysis.certificate import (
     Certificate,
     Coordinate,
     certificate,
-    lowest,
 )
 from steepest.lab.analysis.interval import Noise
 from steepest.lab.analysis.runs import Run
@@ -52,7 +52,7 @@ def test_a_winner_between_worse_neighbours_is_certified() -> None:
     assert (told.tokens, told.flops, told.seconds, told.settings) == (5000, 50.0, 10.0, 5)
 
 
-def test_the_winner_is_the_lowest_setting_unless_one_is_given() -> None:
+def test_the_winner_is_the_lowest_run_unless_one_is_given() -> None:
     assert certificate(star(), SPACE).winner == BASE
     other = certificate(star(), SPACE, winner=BASE | {"lr": 0.005})
     assert not other.certified
@@ -150,13 +150,11 @@ def test_a_search_space_with_a_hyperparameter_that_no_run_has_is_refused() -> No
         certificate(star(), {"learning_rate": (0.1, 0.2)})
 
 
-def test_the_lowest_setting_is_that_of_the_lowest_mean_whose_seeds_all_ended() -> None:
-    runs = [run(3.5, 0), run(3.5, 1), run(3.3, 0, lr=0.02), run(None, 1, lr=0.02), run(3.45, 0, lr=0.005)]
-    found = lowest(runs)
-    assert found is not None
-    assert found.values["lr"] == 0.005
-    assert found.how == "lowest of 3 settings, mean of 1 seed"
-    assert lowest([run(None)]) is None
+def test_the_winner_is_what_the_final_loss_rests_on() -> None:
+    fresh = [replace(run(3.5, seed, lr=0.02), purpose="final") for seed in (1, 2)]
+    told = certificate([run(3.3), *fresh])
+    assert told.winner["lr"] == 0.02
+    assert (told.loss, told.seeds) == (3.5, 2)
 
 
 def test_the_told_form_holds_its_counts_and_is_json() -> None:

@@ -11,7 +11,6 @@ from scipy import stats
 from steepest.core.errors import BadInput
 from steepest.lab.analysis.interval import Noise, pooled_noise
 from steepest.lab.analysis.noise import (
-    combined,
     floors,
     irrelevant,
     pooled_floor,
@@ -67,16 +66,16 @@ def test_the_interval_of_a_standard_deviation_is_the_chi_square_one() -> None:
 
 
 def test_noise_of_several_places_is_pooled_by_its_degrees_of_freedom() -> None:
-    at_one, at_two = pooled_noise([(1.0, 1.2), (2.0, 2.1)]), pooled_noise([(1.0, 1.1, 1.3), (2.0, 2.2, 2.1)])
-    both = combined([at_one, at_two])
+    at_one, at_two = {"adamw": (1.0, 1.2), "muon": (2.0, 2.1)}, {"adamw": (1.0, 1.1, 1.3), "muon": (2.0, 2.2, 2.1)}
+    both = seed_noise(repeats([*seeded(at_one), *seeded(at_two, 2000)]))
+    one, two = (pooled_noise([*table.values()]) for table in (at_one, at_two))
     assert both is not None
     assert both.own_freedom == 3
-    assert both.own_sd**2 == pytest.approx((at_one.own_sd**2 + 2 * at_two.own_sd**2) / 3)
-    lone = pooled_noise([(1.0, 5.0)])
-    with_lone = combined([at_one, lone])
+    assert both.own_sd**2 == pytest.approx((one.own_sd**2 + 2 * two.own_sd**2) / 3)
+    with_lone = seed_noise(repeats([*seeded(at_one), *seeded({"adamw": (1.0, 5.0)}, 4000)]))
     assert with_lone is not None
-    assert with_lone.own_sd == at_one.own_sd  # a lone optimizer cannot tell what seeds share
-    assert with_lone.sd > at_one.sd
+    assert with_lone.own_sd == pytest.approx(one.own_sd)  # a lone optimizer cannot tell what seeds share
+    assert with_lone.sd > one.sd
 
 
 def test_bartlett_s_p_value_is_the_tables_where_the_tables_hold() -> None:

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from steepest.cli import main
 from steepest.core.errors import BadInput
+from steepest.lab.analysis.noise import repeats
 from steepest.lab.analysis.power import (
     Design,
     detectable,
@@ -22,7 +24,8 @@ from steepest.lab.analysis.power import (
     share_of,
     slopes,
 )
-from steepest.lab.analysis.runs import Cell, Final, Place
+from steepest.lab.analysis.runs import Cell, Final, Place, Run
+from steepest.lab.analysis.seeds import Known, of_repeats, of_study, planned
 
 CLASSIC = Design(level=0.95, power=0.8)
 
@@ -110,3 +113,65 @@ def test_the_slope_is_that_of_the_baseline_s_law() -> None:
 def test_what_cannot_be_planned_is_named(call: object, word: str) -> None:
     with pytest.raises(BadInput, match=word):
         call()  # type: ignore[operator]
+
+
+def test_a_study_is_known_by_its_repeats_and_told_what_it_could_have_seen() -> None:
+    random = np.random.default_rng(4)
+    runs = [
+        Run("r", name, "50k", 50_000, tokens, {"lr": 0.1}, "finished", 3 + float(random.normal()) * 0.01, seed)
+        for name in ("adamw", "muon", "lion")
+        for tokens in (1000, 2000)
+        for seed in (1, 2, 3)
+    ]
+    known = of_repeats(repeats(runs), {Place("50k", 1000): 0.06, Place("50k", 2000): 0.05})
+    assert known is not None
+    assert (known.seeds, known.optimizers, known.places, known.freedom) == (3, 3, 2, 8)
+    told = json.loads(json.dumps(planned(known)))
+    assert told["seen"]["gap"] == pytest.approx(detectable(known.sd, 3, Design(optimizers=3, places=2)))
+    assert [at["seeds"] for at in told["at"]] == [
+        seeds_needed(slope * math.log(1.01), known.sd, Design(optimizers=3, places=2)) for slope in (0.06, 0.05)
+    ]
+    assert told["low"] < told["sd"] < told["high"]
+    # The document's section is enough to plan from it anew.
+    assert planned(of_study({"power": told}))["curve"] == told["curve"]
+    assert of_repeats([], {}) is None
+
+
+def test_the_words_say_what_was_missed() -> None:
+    text = planned(Known(0.004, 10, 3, slopes={Place("50k", 1000): 0.06}), gap=0.003)["text"]
+    assert "3 seeds tell two optimizers apart that differ by 0.013 nats/token" in text[0]
+    assert "24\N{NO-BREAK SPACE}% of the tokens" in text[0]
+    assert text[1].startswith("1\N{NO-BREAK SPACE}% of the tokens would take 557 seeds")
+    assert "24 seeds" in text[2]
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main(["power", *words]) == 0
+    return capsys.readouterr().out
+
+
+RACE = Path(__file__).with_name("data") / "race.json"
+
+
+def test_the_verb_plans_from_numbers_and_from_a_race(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    plain = told(capsys, "--sd", "0.004", "--freedom", "10", "--slope", "0.06", "--seeds", "3")
+    assert "3 (this study)" in plain
+    assert "557" in plain
+    of_race = json.loads(told(capsys, str(RACE), "--json"))
+    assert (of_race["seeds"], of_race["sd"], of_race["at"][0]["size"]) == (3, 0.0041, "220k")
+    (tmp_path / "race.json").write_text(RACE.read_text())
+    assert json.loads(told(capsys, str(tmp_path), "--json")) == of_race
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "or --sd such as"),
+        (["--sd", "-1"], "sd -1"),
+        (["--sd", "0.01", "--seeds", "1"], "1 seed"),
+        (["nowhere"], "no race and no study at nowhere"),
+    ],
+)
+def test_the_verb_names_what_it_lacks(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["power", *words]) == 2
+    assert said in capsys.readouterr().err

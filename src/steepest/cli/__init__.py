@@ -16,6 +16,7 @@ VERBS = {
     "study": "ask a whole study's question: price it, run it, see how it stands",
     "report": "draw the page and the files of a finished race or study again",
     "import": "read others' records (CSV, Parquet, W&B) as runs that the lab judges",
+    "power": "seeds that a difference takes, and what a study could have seen",
     "train": "train one model with one optimizer",
     "corpus": "build or inspect token shards from text",
     "verify": "replay recorded trajectories of the authors' code",

@@ -11,14 +11,15 @@ looked at: a certified winner may lie beside a better one.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from steepest.core.errors import BadInput
-from steepest.lab.analysis.interval import LEVEL, Noise
-from steepest.lab.analysis.quantile import student_t
-from steepest.lab.analysis.runs import DIVERGED, UNFINISHED, Cell, Final, Run, Scalar, by_setting
+from steepest.lab.analysis.finals import finals_of
+from steepest.lab.analysis.interval import LEVEL, Interval, Noise, difference, unpaired_difference
+from steepest.lab.analysis.runs import DIVERGED, UNFINISHED, Cell, Run, Scalar, by_setting
 
 BETTER, WORSE, TIED = "better", "worse", "within noise"
 BRACKETED, FLAT, UNTRIED, LOW, HIGH = "bracketed", "flat", "untried", "low edge", "high edge"
@@ -165,13 +166,13 @@ def certificate(
 
     space: the grid of each hyperparameter that was searched; if None, all values tried, of those that vary. noise:
     decides between better, worse and neither at ``level``; a number is taken as the gap (nats/token) below which
-    losses are not told apart; without, gaps are taken at face value. winner: the setting to certify; the one of
-    the lowest mean loss if None.
+    losses are not told apart; without, gaps are taken at face value. winner: the setting to certify; if None, the
+    one that the cell's final loss rests on (:func:`~steepest.lab.analysis.finals.finals_of`).
     """
     first, settings = runs_of_cell[0], by_setting(runs_of_cell)
     if winner is None:
-        found = _lowest(settings.values())
-        winner = found.values if found is not None else {}
+        found = finals_of(runs_of_cell)
+        winner = found[0].values if found else {}
     strange = [name for name in space or () if winner and name not in winner]
     if strange:
         raise BadInput(
@@ -195,7 +196,7 @@ def certificate(
         cell=first.cell,
         ratio=first.ratio,
         winner=winner,
-        loss=sum(ended) / len(ended) if ended else None,
+        loss=fmean(ended) if ended else None,
         seeds=len({run.seed for run in own if run.loss is not None}),
         certified=certified,
         reasons=reasons,
@@ -209,31 +210,6 @@ def certificate(
         tokens=sum(run.tokens for run in runs_of_cell),
         flops=sum(flops) if flops else None,
         seconds=sum(seconds) if seconds else None,
-    )
-
-
-def lowest(runs_of_cell: Sequence[Run]) -> Final | None:
-    """The setting of the lowest mean loss over its seeds, all of which ended; None where none did."""
-    return _lowest(by_setting(runs_of_cell).values())
-
-
-def _lowest(settings: Collection[Sequence[Run]]) -> Final | None:
-    found: tuple[float, Sequence[Run]] | None = None
-    for same in settings:
-        losses = [run.loss for run in same if run.loss is not None]
-        if len(losses) == len(same) and (found is None or sum(losses) / len(losses) < found[0]):
-            found = sum(losses) / len(losses), same
-    if found is None:
-        return None
-    best, count = found[1], len(settings)
-    how = f"lowest of {count} settings, mean of {len(best)} seed{'s' * (len(best) > 1)}"
-    return Final(
-        best[0].cell,
-        best[0].weights,
-        tuple(run.ranked for run in best),
-        tuple(run.seed for run in best),
-        best[0].hyperparameters,
-        how,
     )
 
 
@@ -293,8 +269,6 @@ class _Judge:
         self.losses = [run.loss for run in own if run.loss is not None]
         self.by_seed = _by_seed(own)
         if isinstance(noise, Noise):
-            self.alone = student_t((1 + level) / 2, noise.freedom) * noise.sd
-            self.paired = student_t((1 + level) / 2, noise.own_freedom) * noise.own_sd
             self.text = f"gaps within {level:.0%} of seed noise (sd {noise.own_sd:.2g} nats/token) are no gaps"
         elif noise is not None:
             self.text = f"gaps up to {noise:g} nats/token are no gaps"
@@ -306,18 +280,17 @@ class _Judge:
         if not losses or not self.losses:
             return Neighbour(value, WORSE if self.losses else TIED, None, len(runs))
         theirs = _by_seed(runs)
-        common = self.by_seed.keys() & theirs.keys()
-        if common:
-            gap = sum(theirs[seed] - self.by_seed[seed] for seed in common) / len(common)
-        else:
-            gap = sum(losses) / len(losses) - sum(self.losses) / len(self.losses)
+        common = [*(self.by_seed.keys() & theirs.keys())]
+        pair = (
+            ([theirs[s] for s in common], [self.by_seed[s] for s in common]) if common else (losses, self.losses)
+        )
         if isinstance(self.noise, Noise):
-            parts = 2 / len(common) if common else 1 / len(losses) + 1 / len(self.losses)
-            limit = (self.paired if common else self.alone) * math.sqrt(parts)
+            gap = (difference if common else unpaired_difference)(*pair, self.noise, self.level)
         else:
-            limit = self.noise or 0.0
-        standing = BETTER if gap < -limit else WORSE if gap > limit else TIED
-        return Neighbour(value, standing, gap, len(runs))
+            middle, margin = fmean(pair[0]) - fmean(pair[1]), self.noise or 0.0
+            gap = Interval(middle, middle - margin, middle + margin, self.level)
+        standing = TIED if not gap.excludes(0) else BETTER if (gap.value or 0.0) < 0 else WORSE
+        return Neighbour(value, standing, gap.value, len(runs))
 
 
 def _by_seed(runs: Sequence[Run]) -> dict[int, float]:

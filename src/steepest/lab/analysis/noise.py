@@ -19,7 +19,7 @@ import numpy as np
 from steepest.core.errors import BadInput
 from steepest.lab.analysis.interval import LEVEL, Noise, pooled_noise
 from steepest.lab.analysis.quantile import chi_square
-from steepest.lab.analysis.runs import Cell, Final, Place, Run, Scalar, by_cell, by_setting, grouped
+from steepest.lab.analysis.runs import Cell, Final, Run, Scalar, by_cell, by_setting, grouped
 from steepest.lab.analysis.significance import sign_flip
 
 SAMPLES = 10_000
@@ -45,38 +45,47 @@ class Floor:
 
 
 class Repeats(NamedTuple):
-    """One setting of a cell that ended with two seeds or more: seed to final loss, nats/token."""
+    """One setting of a cell that ended two times or more: final losses, nats/token, in the order of the seeds.
+
+    seeds: None where they are not known, and so shared with nothing.
+    """
 
     cell: Cell
-    losses: dict[int, float]
+    losses: tuple[float, ...]
+    seeds: tuple[int, ...] | None
 
 
 def repeats(evidence: Iterable[Run] | Iterable[Final]) -> list[Repeats]:
     """All that was repeated among runs, or among finals, whose settings are those that matter.
 
-    A seed that is not known repeats nothing: two such runs may be one run told twice.
+    A run of unknown seed repeats nothing: two such runs may be one run told twice.
     """
     found: list[Repeats] = []
     runs: list[Run] = []
     for item in evidence:
         if isinstance(item, Run):
             runs.append(item)
-        else:
-            losses = {seed: v for seed, v in zip(item.seeds, item.losses, strict=True) if seed is not None}
-            found.append(Repeats(item.cell, losses))
+        elif len(item.losses) > 1:
+            seeds = tuple(seed for seed in item.seeds if seed is not None)
+            known = len(seeds) == len(item.losses)
+            order = sorted(range(len(seeds)), key=seeds.__getitem__) if known else range(len(item.losses))
+            losses = tuple(item.losses[place] for place in order)
+            found.append(Repeats(item.cell, losses, tuple(sorted(seeds)) if known else None))
     for cell, of_cell in by_cell(runs).items():
         for same in by_setting(of_cell).values():
-            losses = {run.seed: run.loss for run in same if run.seed is not None and run.loss is not None}
-            found.append(Repeats(cell, losses))
-    return [repeated for repeated in found if len(repeated.losses) > 1]
+            ended = {run.seed: run.loss for run in same if run.seed is not None and run.loss is not None}
+            if len(ended) > 1:
+                seeds = tuple(sorted(ended))
+                found.append(Repeats(cell, tuple(ended[seed] for seed in seeds), seeds))
+    return found
 
 
 def floors(repeated: Iterable[Repeats], level: float = LEVEL) -> list[Floor]:
     """The floor of every optimizer that repeated a setting, in whatever cells."""
     parts: dict[str, list[tuple[float, int]]] = {}
-    for cell, losses in repeated:
-        mean = math.fsum(losses.values()) / len(losses)
-        square = math.fsum((loss - mean) ** 2 for loss in losses.values())
+    for cell, losses, _ in repeated:
+        mean = math.fsum(losses) / len(losses)
+        square = math.fsum((loss - mean) ** 2 for loss in losses)
         parts.setdefault(cell.optimizer, []).append((square, len(losses)))
     found = []
     for optimizer, settings in parts.items():
@@ -150,33 +159,22 @@ def _bartlett(variances: np.ndarray, freedom: np.ndarray) -> np.ndarray:
 
 
 def seed_noise(repeated: Iterable[Repeats]) -> Noise | None:
-    """The noise of all that was repeated, as ``interval.py`` models it; None where nothing was.
+    """The noise of all that was repeated (:func:`pooled_noise`); None where nothing was.
 
-    Settings that ended with the same seeds at one place are one table of :func:`pooled_noise`; the tables of all
-    places are pooled by their degrees of freedom. What runs do not share with others under their seed comes from
-    tables of two settings or more, where there is one.
+    Settings of one place over the same seeds are one table, so that what a seed shares with all of them is told
+    apart from what it does not.
     """
-    tables: dict[tuple[Place, tuple[int, ...]], list[list[float]]] = {}
-    for cell, losses in repeated:
-        seeds = tuple(sorted(losses))
-        tables.setdefault((cell.place, seeds), []).append([losses[seed] for seed in seeds])
-    return combined([pooled_noise(table) for table in tables.values()])
+    tables = [[row.losses for row in rows] for rows in tabled(repeated).values()]
+    return pooled_noise(*tables) if tables else None
 
 
-def combined(tables: Sequence[Noise]) -> Noise | None:
-    """Several noises as one, each weighted by its degrees of freedom; None for none."""
-    if not tables:
-        return None
-    freedom = sum(table.freedom for table in tables)
-    paired = [table for table in tables if table.shape[0] > 1] or tables
-    own_freedom = sum(table.own_freedom for table in paired)
-    return Noise(
-        math.sqrt(sum(t.sd**2 * t.freedom for t in tables) / freedom),
-        freedom,
-        math.sqrt(sum(t.own_sd**2 * t.own_freedom for t in paired) / own_freedom),
-        own_freedom,
-        (sum(t.shape[0] for t in tables), min(t.shape[1] for t in tables)),
-    )
+def tabled(repeated: Iterable[Repeats]) -> dict[tuple[object, ...], list[Repeats]]:
+    """What was repeated at one place over the same seeds, together; what has no known seeds, alone."""
+    tables: dict[tuple[object, ...], list[Repeats]] = {}
+    for number, row in enumerate(repeated):
+        key = (number,) if row.seeds is None else (row.cell.place, row.seeds)
+        tables.setdefault(key, []).append(row)
+    return tables
 
 
 @dataclass(frozen=True)
@@ -202,8 +200,7 @@ class Irrelevant:
     @property
     def noise(self) -> Noise:
         """As seed noise. It is a lower bound: seed, initial weights and order of the data were the same."""
-        freedom = int(self.floor.freedom)
-        return Noise(self.floor.sd, freedom, self.floor.sd, freedom, (self.groups, 2))
+        return Noise.given(self.floor.sd, self.floor.freedom)
 
 
 def irrelevant(

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from steepest.core.errors import BadInput
-from steepest.lab.analysis.noise import Repeats, sd_interval, seed_noise
+from steepest.lab.analysis.noise import Repeats, sd_interval, seed_noise, tabled
 from steepest.lab.analysis.power import Design, gap_of, needed, seen, share_of
 from steepest.lab.analysis.runs import Place
 
@@ -41,23 +41,19 @@ class Known:
 
 def of_repeats(repeated: Iterable[Repeats], slopes: Mapping[Place, float]) -> Known | None:
     """From settings with repeated seeds; None where nothing was repeated."""
-    tables: Counter[tuple[Place, tuple[int, ...]]] = Counter()
     repeated = [*repeated]
-    for cell, losses in repeated:
-        tables[cell.place, tuple(sorted(losses))] += 1
     noise = seed_noise(repeated)
     if noise is None or noise.own_sd == 0:
         return None
+    tables = [*tabled(repeated).values()]
     # The commonest number of seeds is the study's: a lone cell may have been given more.
-    sizes: Counter[int] = Counter()
-    for (_, seeds), rows in tables.items():
-        sizes[len(seeds)] += rows
+    sizes = Counter(len(row.losses) for row in repeated)
     return Known(
         noise.own_sd,
         noise.own_freedom,
         sizes.most_common(1)[0][0],
-        max(2, *tables.values()),
-        max(1, sum(rows > 1 for rows in tables.values())),
+        max(2, *map(len, tables)),
+        max(1, sum(len(rows) > 1 for rows in tables)),
         slopes,
         f"{sum(len(r.losses) for r in repeated)} runs of {len(repeated)} settings with two seeds or more",
     )
@@ -97,12 +93,10 @@ def planned(
 ) -> dict[str, Any]:
     """The ``power`` section: what the study could have seen, and the seeds that ``gap`` or ``share`` take.
 
-    design: its optimizers and places give way to those of ``known`` where a study is known. gap: nats/token;
-    share: of tokens, told at every place that has a slope. The curve is told for seeds 2 to 100.
+    design: its optimizers and places give way to those of ``known``. gap: nats/token; share: of tokens, told at
+    every place that has a slope. The curve is told for seeds 2 to 100.
     """
-    design = replace(design or Design(), places=known.places)
-    if known.seeds is not None:
-        design = replace(design, optimizers=known.optimizers)
+    design = replace(design or Design(), optimizers=known.optimizers, places=known.places)
     low, high = (None, None) if known.freedom is None else sd_interval(known.sd, known.freedom, design.level)
     least = None if known.seeds is None else seen(known.sd, known.seeds, design, freedom=known.freedom)
     wanted = None if gap is None else needed(gap, known.sd, design, freedom=known.freedom)
@@ -111,6 +105,8 @@ def planned(
         found = needed(gap_of(share, slope), known.sd, design, freedom=known.freedom)
         row = {**place._asdict(), "slope": slope, **asdict(found), "share": share}
         at.append(row | {"seen_share": None if least is None else _finite(share_of(least.gap, slope))})
+    only = next(iter(known.slopes.values())) if len(known.slopes) == 1 else None
+    at_seeds = sorted({*CURVE, known.seeds or CURVE[0]})
     told: dict[str, Any] = {
         "sd": known.sd,
         "low": low,
@@ -122,7 +118,7 @@ def planned(
         "seen": None if least is None else asdict(least),
         "wanted": None if wanted is None else asdict(wanted),
         "at": at,
-        "curve": [asdict(seen(known.sd, seeds, design, freedom=known.freedom)) for seeds in CURVE],
+        "curve": [asdict(seen(known.sd, n, design, freedom=known.freedom, slope=only)) for n in at_seeds],
     }
     return told | {"text": sentences(told)}
 
@@ -130,7 +126,7 @@ def planned(
 def sentences(told: Mapping[str, Any]) -> list[str]:
     """The section in words."""
     said = []
-    sure = f"in {told['power']:.0%} of cases at level {told['level']:.0%}"
+    sure = f"in {_percent(told['power'])} of cases, intervals at {_percent(told['level'])}"
     if told["comparisons"] > 1:
         sure += f", corrected for {told['comparisons']} comparisons"
     least = told["seen"]
@@ -139,7 +135,7 @@ def sentences(told: Mapping[str, Any]) -> list[str]:
         tokens = f", which is worth {_span(worth)} of the tokens" if worth else ""
         said.append(
             f"{told['seeds']} seeds tell two optimizers apart that differ by {least['gap']:.2g} nats/token "
-            f"({sure}){tokens}; a smaller difference this study would more often miss than find"
+            f"({sure}){tokens}; a smaller difference is missed more often"
         )
     if told["at"]:
         hardest = max(told["at"], key=lambda at: math.inf if at["seeds"] is None else at["seeds"])

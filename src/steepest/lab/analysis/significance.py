@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from steepest.lab.analysis.interval import LEVEL, Interval, Noise
+from steepest.lab.analysis.interval import LEVEL, Interval, Noise, difference, unpaired_difference
 from steepest.lab.analysis.quantile import student_t, two_sided
 from steepest.lab.analysis.runs import Final, Place
 
@@ -81,38 +81,43 @@ def compare(final: Final, baseline: Final, noise: Noise | None, level: float = L
     """
     ours, theirs = _by_seed(final), _by_seed(baseline)
     common = sorted(ours.keys() & theirs.keys())
-    gaps = np.array([ours[seed] - theirs[seed] for seed in common])
-    value, deviation, freedom = final.loss - baseline.loss, None, 0.0
-    if common:
-        value = float(gaps.mean())
-        if noise is not None:
-            deviation, freedom = noise.own_sd * math.sqrt(2 / gaps.size), float(noise.own_freedom)
-        elif gaps.size > 1:
-            deviation, freedom = float(gaps.std(ddof=1)) / math.sqrt(gaps.size), gaps.size - 1.0
-    elif noise is not None:
-        each = 1 / len(final.losses) + 1 / len(baseline.losses)
-        deviation, freedom = noise.sd * math.sqrt(each), noise.freedom
+    paired = [ours[seed] for seed in common], [theirs[seed] for seed in common]
+    gaps = np.subtract(*paired)
+    if noise is None and gaps.size > 1:
+        own = float(gaps.std(ddof=1)) / math.sqrt(2)
+        noise = Noise(own, gaps.size - 1, own, gaps.size - 1, (2, gaps.size))
+    if noise is None:
+        value = float(gaps.mean()) if common else final.loss - baseline.loss
+        gap, freedom = Interval(value, None, None, level, ("no noise known",)), None
+    elif common:
+        gap, freedom = difference(*paired, noise, level), float(noise.own_freedom)
+    else:
+        gap, freedom = unpaired_difference(final.losses, baseline.losses, noise, level), noise.freedom
+    t = None if freedom is None else _t(gap, freedom)
+    p = None if t is None or freedom is None else two_sided(t, freedom)
     told = Comparison(
         final.cell.optimizer,
         baseline.cell.optimizer,
         final.cell.place,
-        Interval(value, None, None, level, ("no noise known",)),
+        gap,
         len(common),
-        None,
-        None,
-        None,
+        freedom,
+        t if t is not None and math.isfinite(t) else None,
+        p,
         None,
         sign_flip(gaps.tolist()) if common else None,
         2.0 ** (1 - len(common)) if common else None,
         UNKNOWN,
     )
-    if deviation is None:
-        return told
-    half = student_t((1 + level) / 2, freedom) * deviation
-    t = value / deviation if deviation > 0 else math.copysign(math.inf, value) if value else 0.0
-    p = two_sided(t, freedom)
-    told = replace(told, gap=Interval(value, value - half, value + half, level), freedom=freedom, p=p)
-    return replace(_judged(told, p), t=t if math.isfinite(t) else None)
+    return told if p is None else _judged(told, p)
+
+
+def _t(gap: Interval, freedom: float) -> float:
+    """The t statistic behind an interval; infinite where there is a gap and no noise."""
+    value, high = gap.value or 0.0, gap.high or 0.0
+    if high > value:
+        return value * student_t((1 + gap.level) / 2, freedom) / (high - value)
+    return math.copysign(math.inf, value) if value else 0.0
 
 
 def comparisons(
