@@ -25,10 +25,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from steepest.core.errors import UnknownName
-from steepest.lab.analysis.finals import FRESH, lost
+from steepest.lab.analysis.costs import Costs, costs_of
+from steepest.lab.analysis.finals import FRESH, behind, lost
 from steepest.lab.analysis.interval import LEVEL, Interval, Noise, final_loss
 from steepest.lab.analysis.limits import limits
-from steepest.lab.analysis.runs import DIVERGED, TOKENS_PER_WEIGHT, Cell, Final, Run, by_cell
+from steepest.lab.analysis.runs import DIVERGED, TOKENS_PER_WEIGHT, Cell, Final, Run, by_cell, grouped
+from steepest.lab.analysis.scaling import laws_section
+from steepest.lab.analysis.speedup import study_noise
 
 FORMAT = 1
 SHOWN_RUNS = 240
@@ -48,6 +51,8 @@ def evidence(
     source: str,
     labels: Mapping[str, str] | None = None,
     noise: Noise | None = None,
+    costs: Mapping[Cell, Costs] | None = None,
+    predict: Sequence[tuple[float, float]] | None = None,
     level: float = LEVEL,
     warnings: Sequence[str] = (),
     provenance: Mapping[str, Any] | None = None,
@@ -56,15 +61,18 @@ def evidence(
 ) -> dict[str, Any]:
     """The document of ``runs`` and their ``finals`` (see :func:`~steepest.lab.analysis.finals.finals_of`).
 
-    noise: of the seeds, for the intervals of final losses. sections: what only this study has, put in as it is.
-    Raises UnknownName for a ``baseline`` without a run.
+    noise: of the seeds, where it is known from elsewhere; otherwise the finals measure it. costs: per token, over
+    the baseline's; from the runs behind the finals if None, which have no comparable seconds. predict: (weights,
+    ratio) at which the joint laws are compared. sections: what only this study has, put in as it is. Raises
+    UnknownName for a ``baseline`` without a run.
     """
     optimizers = list(dict.fromkeys(run.optimizer for run in runs))
     if baseline not in optimizers:
         raise UnknownName.among("baseline", baseline, optimizers)
     optimizers = [baseline, *(name for name in optimizers if name != baseline)]
     weights = {run.size: run.weights for run in runs}
-    missing = lost(runs)
+    missing, measured = lost(runs), behind(runs, finals)
+    pooled = noise or study_noise(finals)
     study: dict[str, Any] = {
         "format": FORMAT,
         "kind": "study",
@@ -77,14 +85,17 @@ def evidence(
         "labels": {name: (labels or {}).get(name, name) for name in optimizers},
         "level": level,
         "sizes": [{"size": size, "weights": weights[size]} for size in sorted(weights, key=lambda s: weights[s])],
-        "cells": list(_cells(runs, finals, missing, noise, level)),
-        "curves": list(_curves(runs, finals)),
+        "cells": list(_cells(runs, finals, missing, pooled, level)),
+        "curves": list(_curves(measured)),
         "runs": [told(run) for run in _lowest(runs)],
         "runs_count": len(runs),
         "warnings": list(warnings),
         "provenance": dict(provenance or {}),
-        **(sections or {}),
     }
+    if any(final.cell.optimizer == baseline for final in finals):
+        costs = costs_of(measured, baseline) if costs is None else costs
+        study |= laws_section(finals, baseline, noise=noise, costs=costs, predict=predict, level=level)
+    study |= sections or {}
     return study | {"not_supported": limits(study)}
 
 
@@ -157,18 +168,12 @@ def _lowest(runs: Sequence[Run]) -> Iterator[Run]:
         yield from ordered[: max(1, SHOWN_RUNS // len(cells))]
 
 
-def _curves(runs: Sequence[Run], finals: Sequence[Final]) -> Iterator[dict[str, Any]]:
-    """Of the runs behind the finals at the longest schedule of every size, the base architecture."""
-    longest: dict[str, int] = {}
-    for final in finals:
-        if not final.cell.variant:
-            longest[final.cell.size] = max(longest.get(final.cell.size, 0), final.cell.tokens)
-    behind = {f.cell: f for f in finals if not f.cell.variant and f.cell.tokens == longest[f.cell.size]}
-    for run in runs:
-        chosen = behind.get(run.cell)
-        if chosen is None or len(run.curve) < 2 or run.loss not in chosen.losses or run.seed not in chosen.seeds:
-            continue
-        if run.hyperparameters == chosen.values:
+def _curves(measured: Sequence[Run]) -> Iterator[dict[str, Any]]:
+    """Along the final runs of the longest schedule of every size, the base architecture."""
+    base = [run for run in measured if not run.variant]
+    longest = {size: max(run.tokens for run in runs) for size, runs in grouped(base, lambda run: run.size).items()}
+    for run in base:
+        if run.tokens == longest[run.size] and len(run.curve) > 1:
             every = -(-len(run.curve) // CURVE_POINTS)
             thinned = [*run.curve[:-1:every], run.curve[-1]]
             yield {

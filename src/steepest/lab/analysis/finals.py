@@ -28,13 +28,23 @@ def lost(runs: Iterable[Run], fresh: Sequence[str] = FRESH) -> dict[Cell, str]:
         if _final(cell, of_cell, fresh) is not None:
             continue
         chosen = _chosen([run for run in of_cell if run.purpose in fresh])
-        gone = sum(run.status == DIVERGED for run in chosen)
-        if gone:
+        gone = sum(run.status == DIVERGED for run in chosen or of_cell)
+        if chosen and gone:
             found[cell] = f"{gone} of its {len(chosen)} final runs diverged"
-        elif chosen or all(run.status != DIVERGED for run in of_cell):
-            found[cell] = "no run of it is finished"
         else:
-            found[cell] = f"all of its {len(of_cell)} runs diverged or are unfinished"
+            found[cell] = "no run of it is finished" + (f", {gone} diverged" if gone else "")
+    return found
+
+
+def behind(runs: Iterable[Run], finals: Iterable[Final]) -> list[Run]:
+    """The runs whose losses the finals hold, in their order."""
+    of = {final.cell: final for final in finals}
+    found = []
+    for run in runs:
+        final = of.get(run.cell)
+        if final is not None and run.seed in final.seeds and run.loss in final.losses:
+            if run.hyperparameters == final.values:
+                found.append(run)
     return found
 
 

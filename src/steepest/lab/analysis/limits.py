@@ -37,7 +37,7 @@ def _selected(study: Study) -> Iterator[str]:
         least, most = min(chosen), max(chosen)
         many = f"{least}" if least == most else f"{least} to {most}"
         yield (
-            f"{_share(len(chosen), len(ended))} final losses are the minimum over the {many} runs of their cell: "
+            f"{len(chosen)} of {len(ended)} final losses are the minimum over the {many} runs of their cell: "
             "biased low, and more where more was tried"
         )
 
@@ -52,10 +52,10 @@ def _missing(study: Study) -> Iterator[str]:
             if cell["loss"] is None:
                 reasons.setdefault(cell["how"] or "no reason recorded", []).append(place)
         for reason, at in reasons.items():
-            yield f"{_label(study, name)} has no final loss at {_places(at)}: {reason}"
+            yield f"no final loss of {_label(study, name)} at {_places(at)}: {reason}"
         absent = [place for place in places if place not in cells and not place[2]]
         if absent:
-            yield f"{_label(study, name)} was not run at {_places(absent)}"
+            yield f"not run: {_label(study, name)} at {_places(absent)}"
 
 
 def _uncertified(study: Study) -> Iterator[str]:
@@ -161,10 +161,6 @@ def _places(places: Sequence[tuple[str, float, str]]) -> str:
 
 def _label(study: Study, name: str) -> str:
     return study["labels"].get(name, name)
-
-
-def _share(part: int, whole: int) -> str:
-    return f"all {whole}" if part == whole else f"{part} of {whole}"
 
 
 def _listed(words: Iterable[str]) -> str:
