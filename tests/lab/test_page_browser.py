@@ -1,4 +1,4 @@
-"""The page of a race in a real browser."""
+"""The pages of a race and of a study in a real browser."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 from chromium import DESKTOP, PHONE
 
+from steepest.lab.analysis.evidence import evidence
+from steepest.lab.analysis.finals import finals_of
 from steepest.lab.report import page, summary
+from steepest.lab.report.study import export
+from steepest.lab.report.study import summary as study_summary
+from steepest.lab.report.study.figures import figures
 
 RACE = Path(__file__).with_name("data") / "race.json"
 
@@ -43,12 +48,64 @@ def crowded(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def runs(made):
+    return made.made(tried=8, curves=12)
+
+
+@pytest.fixture(scope="module")
+def studied(runs):
+    labels = {"adamw": "AdamW", "nadamw": "NAdamW", "lion": "Lion", "muon": "Muon", "soap": "SOAP", "kron": "Kron"}
+    given = {"title": "six", "command": "steepest study run six.toml", "source": "made", "labels": labels}
+    return evidence(runs, finals_of(runs), baseline="adamw", **given)
+
+
+@pytest.fixture(scope="module")
+def study(studied, runs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    export.publish(studied, runs, folder)
+    return folder / "report.html"
+
+
+@pytest.fixture(scope="module")
+def crowded_study(made, tmp_path_factory):
+    """Six optimizers with long and hostile names, four sizes with names as long."""
+    sizes = {f"a-model-of-{count}-weights-and-a-long-name": count for count in (20_000, 50_000, 110_000, 400_000)}
+    runs = made.made(sizes=sizes, tried=4, curves=4)
+    name = "./folder/a_rather_long_file_name_{}.py:AnOptimizer<script>alert({})</script>"
+    labels = {run.optimizer: name.format(run.optimizer, run.optimizer) for run in runs}
+    given = {"title": "hostile" * 30, "command": "x" * 300, "source": "made" * 50, "labels": labels}
+    folder = tmp_path_factory.mktemp("crowded-study")
+    export.publish(evidence(runs, finals_of(runs), baseline="adamw", **given), runs, folder)
+    return folder / "report.html"
+
+
+OVERLAPS = """[...document.querySelectorAll("figure svg")].flatMap(svg => {
+    const seen = [...svg.querySelectorAll("text")].filter(text => text.textContent.trim())
+        .map(text => [text.textContent, text.getBoundingClientRect()]).filter(([, box]) => box.width > 0);
+    return seen.flatMap(([words, a], at) => seen.slice(at + 1).filter(([, b]) =>
+        Math.min(a.right, b.right) - Math.max(a.left, b.left) > 2 &&
+        Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 4)
+        .map(([other]) => `${svg.closest("figure").id}: ${words} | ${other}`));})"""
+
+
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
 class TestBothWidths:
-    def test_no_complaint_and_no_request_but_the_file_itself(self, browser, report, size):
-        browser.open(report, size)
+    @pytest.mark.parametrize("which", ["report", "study"])
+    def test_no_complaint_and_no_request_but_the_file_itself(self, browser, request, size, which):
+        path = request.getfixturevalue(which)
+        browser.open(path, size)
         assert browser.complaints() == []
-        assert browser.requests() == [report.as_uri()]
+        assert browser.requests() == [path.as_uri()]
+
+    def test_every_figure_of_a_study_shows_one_drawing_whose_words_do_not_overlap(
+        self, browser, study, studied, size
+    ):
+        browser.open(study, size)
+        drawn = browser.run("""[...document.querySelectorAll("figure")].map(figure => [figure.id,
+            [...figure.querySelectorAll("svg")].filter(svg => svg.getBoundingClientRect().width > 0).length])""")
+        assert drawn == [[figure.key, 1] for figure in figures(studied)]
+        assert browser.run(OVERLAPS) == []
 
     def test_every_figure_shows_exactly_one_drawing_with_its_marks(self, browser, report, size):
         browser.open(report, size)
@@ -72,7 +129,16 @@ class TestBothWidths:
         assert "Muon 1.44×" in text and "not told apart" in text
         assert bottom < size[1] / 2
 
-    @pytest.mark.parametrize("which", ["report", "crowded"])
+    def test_the_verdict_of_a_study_and_its_first_table_are_on_the_first_screen(
+        self, browser, study, studied, size
+    ):
+        browser.open(study, size)
+        text, bottom, table = browser.run("""(h => [h.innerText, h.getBoundingClientRect().bottom,
+            document.querySelector("table").getBoundingClientRect().top])(document.querySelector("#verdict"))""")
+        assert text == study_summary.headline(studied)
+        assert bottom < size[1] / 2 and table < size[1]
+
+    @pytest.mark.parametrize("which", ["report", "crowded", "study", "crowded_study"])
     def test_the_page_never_scrolls_sideways(self, browser, request, size, which):
         browser.open(request.getfixturevalue(which), size)
         browser.run("document.querySelectorAll('details').forEach(details => details.open = true)")
@@ -82,8 +148,9 @@ class TestBothWidths:
             .map(element => element.outerHTML.slice(0, 80))""")
         assert wide == []
 
-    def test_no_words_of_a_drawing_are_cut_off_at_its_edges(self, browser, report, size):
-        browser.open(report, size)
+    @pytest.mark.parametrize("which", ["report", "study", "crowded_study"])
+    def test_no_words_of_a_drawing_are_cut_off_at_its_edges(self, browser, request, size, which):
+        browser.open(request.getfixturevalue(which), size)
         cut = browser.run("""[...document.querySelectorAll("figure svg text")].filter(text => {
             const box = text.getBoundingClientRect(), page = document.body.getBoundingClientRect();
             return box.width && (box.left < 0 || box.right > innerWidth);}).map(text => text.textContent)""")
@@ -106,8 +173,9 @@ class TestBothWidths:
         assert 0 <= left < right <= size[0]
 
 
-def test_a_hostile_name_runs_nothing(browser, crowded):
-    browser.open(crowded, DESKTOP)
+@pytest.mark.parametrize("which", ["crowded", "crowded_study"])
+def test_a_hostile_name_runs_nothing(browser, request, which):
+    browser.open(request.getfixturevalue(which), DESKTOP)
     assert browser.complaints() == []
     assert not any(event["method"] == "Page.javascriptDialogOpening" for event in browser.events)
     assert browser.run("document.scripts.length") == 1

@@ -39,13 +39,17 @@ def lost(runs: Iterable[Run], fresh: Sequence[str] = FRESH) -> dict[Cell, str]:
 def behind(runs: Iterable[Run], finals: Iterable[Final]) -> list[Run]:
     """The runs whose losses the finals hold, in their order."""
     of = {final.cell: final for final in finals}
-    found = []
-    for run in runs:
+
+    def counts(run: Run) -> bool:
         final = of.get(run.cell)
-        if final is not None and run.seed in final.seeds and run.loss in final.losses:
-            if run.hyperparameters == final.values:
-                found.append(run)
-    return found
+        return (
+            final is not None
+            and run.seed in final.seeds
+            and run.loss in final.losses
+            and run.hyperparameters == final.values
+        )
+
+    return [run for run in runs if counts(run)]
 
 
 def _final(cell: Cell, runs: Sequence[Run], fresh: Sequence[str]) -> Final | None:

@@ -1,0 +1,290 @@
+"""The page of a study without a browser: what it says, what it refuses, what it writes."""
+
+import copy
+import csv
+import io
+import json
+import re
+import xml.etree.ElementTree as ET
+from urllib.parse import unquote
+
+import pytest
+
+from steepest import cli
+from steepest.core.errors import BadInput, CorruptFile
+from steepest.lab.analysis.evidence import evidence
+from steepest.lab.analysis.finals import finals_of
+from steepest.lab.report import frame
+from steepest.lab.report.load import load
+from steepest.lab.report.study import export, page, schema, summary, terminal
+from steepest.lab.report.study.figures import figures
+
+LABELS = {"adamw": "AdamW", "nadamw": "NAdamW", "lion": "Lion", "muon": "Muon", "soap": "SOAP", "kron": "Kron"}
+GIVEN = {
+    "baseline": "adamw",
+    "title": "six optimizers",
+    "command": "steepest study run six.toml",
+    "source": "made",
+}
+HOSTILE = '</script><script>alert("1")</script>&<b>'
+
+
+@pytest.fixture(scope="module")
+def runs(made):
+    return made.made(tried=6, curves=6)
+
+
+@pytest.fixture(scope="module")
+def whole(runs):
+    return evidence(runs, finals_of(runs), **GIVEN, labels=LABELS, created="2025-11-21T00:00:00+00:00")
+
+
+@pytest.fixture
+def study(whole):
+    return copy.deepcopy(whole)
+
+
+def bare(study):
+    """Nothing but what the format demands."""
+    kept = set(schema.STUDY) | {"format"}
+    for key in set(study) - kept:
+        del study[key]
+    for key in ("curves", "runs"):
+        del study[key]
+
+
+def unmeasured(study):
+    """No loss anywhere, as after a night in which everything diverged."""
+    for cell in study["cells"]:
+        cell |= {"loss": None, "low": None, "high": None, "seeds": 0, "best": None}
+    study |= {"speedups": [], "laws": [], "trends": [], "joint": [], "curves": []}
+
+
+def one_seed(study):
+    for entry in [*study["cells"], *study["speedups"]]:
+        entry |= {"low": None, "high": None}
+    for cell in study["cells"]:
+        cell["seeds"] = 1
+
+
+def crowd(study):
+    for number in range(9):
+        name = f"./a/long/way/to/mine_{number}.py:MyOptimizer{HOSTILE}"
+        study["optimizers"].append(name)
+        study["labels"][name] = name
+        for section in ("cells", "speedups", "curves"):
+            mine = [entry for entry in study[section] if entry["optimizer"] == "lion"]
+            study[section] += [copy.deepcopy(entry) | {"optimizer": name} for entry in mine]
+
+
+def alone(study):
+    study |= {"optimizers": ["adamw"], "speedups": [], "trends": [], "joint": []}
+    for section in ("cells", "curves", "runs"):
+        study[section] = [entry for entry in study[section] if entry["optimizer"] == "adamw"]
+
+
+CASES = {
+    "as it is": lambda study: None,
+    "bare": bare,
+    "nothing ended": unmeasured,
+    "one seed": one_seed,
+    "fifteen": crowd,
+    "alone": alone,
+    "no upper end": lambda study: [entry.update(high=None) for entry in study["speedups"]],
+    "one far off": lambda study: study["cells"][4].update(loss=9.0),
+    "variants": lambda study: [cell.update(variant="no_qk_norm") for cell in study["cells"][-6:]],
+    "one place": lambda study: study.update(cells=[c for c in study["cells"] if c["tokens"] == 400_000]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_page_files_and_terminal_are_written_for(case, study, tmp_path):
+    CASES[case](study)
+    page.write(study, tmp_path / "report.html")
+    files = export.write(study, tmp_path)
+    out = io.StringIO()
+    terminal.show(study, out)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    drawn = figures(schema.checked(study))
+    assert text.count("<figure") == len(drawn)
+    assert len(files) == 1 + 3 * len(drawn) and all(file.stat().st_size for file in files)
+    assert summary.headline(schema.checked(study)) in out.getvalue()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_drawings_are_sound_xml_with_finite_numbers_inside_the_frame_for(case, study):
+    CASES[case](study)
+    for figure in figures(schema.checked(study)):
+        for board in (figure.wide, figure.narrow):
+            root = ET.fromstring(board.standalone(""))
+            assert not re.search(r"\b(nan|inf)\b", board.markup())
+            for text in root.iter("{http://www.w3.org/2000/svg}text"):
+                assert 0 <= float(text.get("x")) <= board.width, (figure.key, text.text)
+                assert 0 <= float(text.get("y")) <= board.height, (figure.key, text.text)
+            for mark in (element for element in root.iter() if "mark" in (element.get("class") or "").split()):
+                x, y = re.match(r"translate\((\S+) (\S+)\)", mark.get("transform", "translate(1 1)")).groups()
+                assert 0 <= float(x) <= board.width and 0 <= float(y) <= board.height, (figure.key, mark.attrib)
+
+
+# ---- what it says
+
+
+def verdicts(study, at, **words):
+    """Gives the speedups at the largest size's longest schedule these words and values; everyone else is away."""
+    for entry in study["speedups"]:
+        if (entry["size"], entry["ratio"]) == at and entry["optimizer"] in words:
+            word, value = words[entry["optimizer"]]
+            low, high = {"no interval": (None, None)}.get(word, (0.9, 2.0))
+            entry |= {"word": word, "speedup": value, "low": low, "high": high, "flags": ["as told"]}
+    gone = set(study["optimizers"]) - set(words) - {"adamw"}
+    study["optimizers"] = [name for name in study["optimizers"] if name not in gone]
+    study["cells"] = [cell for cell in study["cells"] if cell["optimizer"] not in gone]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ({"muon": ("faster", 1.31)}, "faster than tuned AdamW: Muon 1.31×."),
+        ({"muon": ("slower", 0.5)}, "slower than tuned AdamW: Muon 0.50×."),
+        ({"muon": ("not told apart", 1.1)}, "not told apart from tuned AdamW: Muon."),
+        ({"muon": ("no interval", 1.1)}, "one seed each, so without interval, against tuned AdamW: Muon 1.10×."),
+        ({"muon": ("faster", 1.31), "lion": ("refused", None)},
+         "faster than tuned AdamW: Muon 1.31×; no speedup stated: Lion."),
+        ({"muon": ("faster", 1.31), "kron": ("not told apart", 1.0), "lion": ("slower", 0.9)},
+         "faster than tuned AdamW: Muon 1.31×; slower than it: Lion 0.90×; not told apart from it: Kron."),
+    ],
+)  # fmt: skip
+def test_the_headline_tells_every_verdict_of_the_largest_size_and_longest_schedule(study, words, sentence):
+    verdicts(study, ("110k", 8.0), **words)
+    assert summary.headline(study) == f"At 110k weights and 8× data, {sentence}"
+
+
+def test_the_headline_goes_to_the_largest_place_that_has_a_verdict(study):
+    study["speedups"] = [entry for entry in study["speedups"] if entry["size"] != "110k"]
+    assert summary.headline(study).startswith("At 50k weights and 8× data")
+    study["speedups"] = []
+    assert summary.headline(study) == "No speedup over AdamW is stated: no law was fitted."
+    alone(study)
+    assert summary.headline(study) == "AdamW ran alone: this page holds its runs, and no comparison."
+
+
+def test_the_lead_follows_one_optimizer_over_the_sizes(study):
+    verdicts(study, ("20k", 8.0), muon=("faster", 1.4))
+    (said,) = summary.lead(study)
+    assert said.startswith("Muon at 8×: 1.40×* at 20k (0.90–2.00), ") and " at 110k (" in said
+
+
+def test_a_table_per_size_has_the_baseline_first_and_then_the_best_by_loss(study):
+    tables = summary.tables(study)
+    assert [table["size"] for table in tables] == ["20k", "50k", "110k"]
+    assert tables[0]["ratios"] == ["1×", "2×", "4×", "8×"]
+    rows = {row["optimizer"]: row["cells"] for row in tables[0]["rows"]}
+    assert [*rows][:1] == ["adamw"] and [*rows][-1] == "lion"
+    loss = next(cell["loss"] for cell in study["cells"])
+    assert rows["adamw"][0]["value"] == f"{loss:.3f}" and rows["muon"][0]["word"] == "faster"
+
+
+def test_ratios_of_whole_steps_are_named_by_what_was_meant(study):
+    for section in ("cells", "speedups"):
+        for entry in study[section]:
+            entry["ratio"] *= {"20k": 0.9987, "50k": 1.0013}.get(entry["size"], 1)
+    assert [table["ratios"] for table in summary.tables(study)] == [["1×", "2×", "4×", "8×"]] * 3
+    assert summary.lead(study)[0].count(" at ") == 4
+
+
+def test_the_page_says_headline_limits_settings_commands_and_runs(study, tmp_path):
+    study["warnings"] = ["Two records disagree."]
+    page.write(study, tmp_path / "report.html")
+    text = re.sub(r"<[^>]*>|data:[^\"]*", " ", (tmp_path / "report.html").read_text())
+    words = " ".join(text.split())
+    for said in (
+        summary.headline(study), "Two records disagree.", *study["not_supported"], "weight_decay",
+        study["command"], f"steepest report {tmp_path / 'study.json'}", "648 runs", "mean of 3 fresh seeds",
+    ):  # fmt: skip
+        assert said.replace("'", "&#39;") in words, said
+
+
+def test_names_cannot_become_markup(study):
+    crowd(study)
+    study["warnings"] = study["not_supported"] = [HOSTILE]
+    study["provenance"] = {HOSTILE: HOSTILE}
+    study["command"] = study["title"] = study["source"] = HOSTILE
+    text = page.html(study)
+    assert text.count("<script") == 1 and "alert(" in text
+
+
+def test_the_page_needs_no_network_and_no_file_but_a_table_of_runs_that_lies_beside_it(study, runs, tmp_path):
+    assert set(re.findall(r'href="(?!data:|#)([^"]*)"', page.html(study))) == set()
+    export.publish(study, runs, tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    assert set(re.findall(r'href="(?!data:|#)([^"]*)"', text)) == {"runs.csv"}
+    with (tmp_path / "runs.csv").open(newline="") as file:
+        assert [row["run"] for row in csv.DictReader(file)] == [run.run for run in runs]
+
+
+def test_links_of_the_page_hold_the_same_data_as_the_files(study, tmp_path):
+    export.write(study, tmp_path)
+    links = {}
+    for address, name in re.findall(
+        r'href="(data:[^"]*)" download="([^"]*)"', page.html(study, tmp_path / "study.json")
+    ):
+        links[name] = unquote(address.split(",", 1)[1])
+    assert links["table.csv"] == (tmp_path / "table.csv").read_bytes().decode()
+    for figure in figures(study):
+        assert links[f"{figure.key}.csv"] == (tmp_path / f"figures/{figure.key}.csv").read_bytes().decode()
+    assert json.loads(links["study.json"]) == json.loads(json.dumps(study))
+
+
+def test_long_data_stay_in_the_files_beside_the_page(study, monkeypatch):
+    monkeypatch.setattr(frame, "HELD_ROWS", 10)
+    monkeypatch.setattr(page, "HELD", 10)
+    text = page.html(study)
+    assert 'href="figures/final-losses.csv"' in text and "all are in the files beside this page" in text
+    assert 'href="study.json"' in text
+
+
+# ---- reading it
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda study: study.pop("cells"), "cells is missing"),
+        (lambda study: study.update(baseline="sgd"), "baseline 'sgd' is not among the optimizers"),
+        (lambda study: study["labels"].pop("muon"), "labels.muon is missing"),
+        (lambda study: study["cells"][3].update(loss="low"), "cells.3.loss is 'low', not a int or float"),
+        (lambda study: study["cells"][3].update(size="9k"), "cells.3.size '9k' is not among the sizes"),
+        (lambda study: study["cells"][3].update(optimizer="x"), "cells.3.optimizer 'x' is not among"),
+        (lambda study: study.update(runs=3), "runs is 3, not a list"),
+        (lambda study: study.update(format=2), "format 2, this version reads format 1"),
+    ],
+)  # fmt: skip
+def test_what_is_missing_or_wrong_is_named(study, change, named):
+    change(study)
+    with pytest.raises(CorruptFile, match=re.escape(named)) as caught:
+        page.html(study)
+    assert "\n" not in str(caught.value)
+
+
+def test_report_verb_draws_a_study_from_its_folder_and_from_its_file(study, runs, tmp_path, capsys):
+    export.publish(study, runs, tmp_path)
+    first = (tmp_path / "report.html").read_bytes()
+    (tmp_path / "report.html").unlink()
+    assert cli.main(["report", str(tmp_path)]) == 0
+    assert "Muon" in capsys.readouterr().out
+    assert (tmp_path / "report.html").read_bytes() == first
+    assert cli.main(["report", str(tmp_path / "study.json"), "--json", "--out", str(tmp_path / "out")]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) == 72 and {row["verdict"] for row in rows} >= {"baseline", "faster", "slower"}
+    assert (tmp_path / "out" / "figures" / "final-losses.csv").exists()
+
+
+def test_a_folder_with_a_race_and_a_study_asks_which(study, tmp_path, capsys):
+    for name in ("race.json", "study.json"):
+        (tmp_path / name).write_text(json.dumps(study))
+    with pytest.raises(BadInput, match="name the one"):
+        load(tmp_path)
+    assert load(tmp_path / "study.json")["kind"] == "study"
+    (tmp_path / "study.json").write_text("{")
+    assert cli.main(["report", str(tmp_path / "study.json")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
