@@ -14,6 +14,7 @@ from steepest.lab.analysis.runs import Cell, Place
 from steepest.lab.study.asking import Course, Failed
 from steepest.lab.study.protocols import PROTOCOLS, demanded, space_sizes
 from steepest.lab.study.protocols.one_at_a_time import OneAtATime
+from steepest.lab.study.protocols.three_phases import ThreePhases, phases
 from steepest.lab.study.search import key, sweep
 from steepest.lab.study.trial import Space, Trial, Values
 from steepest.lab.study.tuners.coordinate import Coordinate, descend
@@ -260,3 +261,73 @@ def test_search_spaces_are_counted_side_by_side() -> None:
 def test_impossible_options_are_told(bad: dict[str, Any]) -> None:
     with pytest.raises(BadInput):
         OneAtATime(**bad)
+
+
+def drift(trial: Trial) -> float | None:
+    """The best lr falls with the square root of the weights; the other two do not move, beta1 hardly counts."""
+    at: Any = dict(trial.values)
+    weights = {"20k": 20, "50k": 50, "110k": 110}[trial.place.size]
+    best = 0.016 * (weights / 20) ** -0.5
+    bent = 0.05 * math.log(at["lr"] / best) ** 2 + 4 * (at["weight_decay"] - 0.1) ** 2
+    return 3 + bent + 1e-3 * abs(at.get("beta1", 0.95) - 0.95)
+
+
+PLACES = tuple(
+    Place(size, tokens) for size, one in (("20k", 400), ("50k", 1000), ("110k", 2200)) for tokens in (one, 2 * one)
+)
+
+
+def test_three_phases_search_everything_where_it_is_cheap_and_only_what_is_sensitive_further_up() -> None:
+    study = Small(places=PLACES)
+    protocol = PROTOCOLS["three_phases"]
+    found, asked = answered(protocol.run(study, ThreePhases()), drift)
+    assert set(found) == {Cell(name, *place) for name in study.optimizers for place in PLACES}
+    small = found[Cell("muon", "20k", 400)]
+    assert small.values["weight_decay"] == 0.1 and small.notes["phase"] == "I"
+    of_second = [t for t in asked if t.place.size == "50k" and t.purpose == "tune"]
+    assert {dict(t.values)["weight_decay"] for t in of_second} == {0.1}  # settled in Phase I
+    assert found[Cell("muon", "50k", 1000)].values["lr"] == 0.008  # the grid's nearest to .0101
+    assert not [t for t in asked if t.place.size == "110k" and t.purpose == "tune"]
+
+
+def test_the_last_phase_takes_the_law_rounds_it_to_the_grid_and_tells_both() -> None:
+    found, _ = answered(PROTOCOLS["three_phases"].run(Small(places=PLACES), ThreePhases()), drift)
+    told = found[Cell("adamw", "110k", 2200)]
+    predicted = told.notes["predicted"]["lr"]
+    assert told.values["lr"] == predicted["rounded"] in LRS
+    assert 0.004 < predicted["value"] < 0.0085  # .0068 if the optima were not on a grid
+    assert set(told.finals) == {1, 2, 3}
+
+
+def test_a_prediction_can_be_checked_against_its_neighbours() -> None:
+    found, asked = answered(PROTOCOLS["three_phases"].run(Small(places=PLACES), ThreePhases(check=("lr",))), drift)
+    checked = [t for t in asked if t.place.size == "110k" and t.purpose == "tune" and t.optimizer == "muon"]
+    assert 2 <= len(checked) / 2 <= 3
+    assert found[Cell("muon", "110k", 2200)].edges["lr"] in ("bracketed", "low", "high")
+
+
+def test_the_baselines_further_budgets_are_run_as_predicted_for_its_law() -> None:
+    study = Small(places=PLACES)
+    found, asked = answered(PROTOCOLS["three_phases"].run(study, ThreePhases(law_ratios=(0.5,))), drift)
+    law = {t.place for t in asked if t.purpose == "law"}
+    assert law == {Place("20k", 200), Place("50k", 500), Place("110k", 1100)}
+    assert {t.optimizer for t in asked if t.purpose == "law"} == {"adamw"}
+    assert all(found[Cell("adamw", *place)].finals for place in law)
+
+
+def test_phases_are_told_by_size_and_an_unknown_size_is_named() -> None:
+    study = Small(places=PLACES)
+    assert set(phases(study, ThreePhases()).values()) == {"I", "II", "III"}
+    with pytest.raises(BadInput, match="130m"):
+        phases(study, ThreePhases(first=("130m",)))
+    with pytest.raises(BadInput, match="20k in first and in predicted"):
+        phases(study, ThreePhases(predicted=("20k",)))
+
+
+def test_an_optimizer_that_cannot_run_leaves_the_others_phases_whole() -> None:
+    study = Small(places=PLACES)
+    found, _ = answered(
+        PROTOCOLS["three_phases"].run(study, ThreePhases()), drift, fails=lambda t: t.optimizer == "muon"
+    )
+    assert all(isinstance(value, Failed) for cell, value in found.items() if cell.optimizer == "muon")
+    assert all(value.finals for cell, value in found.items() if cell.optimizer == "adamw")
