@@ -12,7 +12,6 @@ their residuals and their errors on points left out.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -168,7 +167,8 @@ class Prediction:
     """What two joint laws say at one size and number of tokens: ``difference`` is one minus other, nats/token.
 
     error: root of the summed squares of both laws' errors on what was left out: the largest size where that is
-    known, else single points. extrapolated: outside the fitted sizes or tokens, where even that may be too small.
+    known, else single points. extrapolated: outside the fitted sizes or tokens. checked: both laws have been tried
+    on a size beyond those they were fitted to.
     """
 
     weights: float
@@ -178,21 +178,26 @@ class Prediction:
     difference: float
     error: float
     extrapolated: bool
+    checked: bool
 
     @property
-    def told(self) -> bool:
-        """Whether the difference is larger than the error."""
-        return abs(self.difference) > self.error
+    def reason(self) -> str:
+        """Why the difference is not to be believed; empty where the laws allow it."""
+        if abs(self.difference) <= self.error:
+            return f"less than the laws' error on what was left out ({self.error:.4f})"
+        if self.extrapolated and not self.checked:
+            return "with too few sizes to try a law on one that it was not fitted to"
+        return ""
 
 
 def compared(law: JointLaw, other: JointLaw, weights: float, tokens: float) -> Prediction:
     """The prediction of ``law`` beside that of ``other``."""
-    one, two = float(law.loss(weights, tokens)), float(other.loss(weights, tokens))
-    errors = [max(fitted.left_out_rms, fitted.largest_out_rms or 0.0) for fitted in (law, other)]
-    ranges: Sequence[tuple[float, tuple[float, float]]] = [
-        (value, span)
-        for value, name in ((weights, "weights"), (tokens, "tokens"))
-        for span in (getattr(law, name), getattr(other, name))
-    ]
-    beyond = any(not low <= value <= high for value, (low, high) in ranges)
-    return Prediction(weights, tokens, one, two, one - two, math.hypot(*errors), beyond)
+    laws = (law, other)
+    one, two = (float(each.loss(weights, tokens)) for each in laws)
+    error = math.hypot(*(max(each.left_out_rms, each.largest_out_rms or 0.0) for each in laws))
+    inside = all(
+        each.weights[0] <= weights <= each.weights[1] and each.tokens[0] <= tokens <= each.tokens[1]
+        for each in laws
+    )
+    checked = all(each.largest_out_rms is not None for each in laws)
+    return Prediction(weights, tokens, one, two, one - two, error, not inside, checked)

@@ -38,13 +38,13 @@ def laws_section(
 
     predict: (weights, ratio) at which the joint laws are compared; if None, ten times the largest size at ratio 1.
     In ``laws`` and ``shared_laws`` alpha is the loss above the floor at ratio 1: tokens are counted in 20 per
-    weight, as both studies print it.
+    weight, as both studies print it. A size without a law is not among them: the flags of its speedups say why.
     """
     study = speedups(
         finals, baseline, noise=noise, costs=costs, draws=draws, level=level, random_state=random_state
     )
     return {
-        "laws": [_law(study, scale, fitted) for scale, fitted in study.scales.items()],
+        "laws": [_law(study, scale, f, f.law) for scale, f in study.scales.items() if f.law is not None],
         "shared_laws": shared_section(study, finals),
         "joint": joint_section(finals, baseline, predict),
         "speedups": [_speedup(found) for found in study.speedups],
@@ -64,7 +64,7 @@ def _parameters(law: Law, weights: int) -> Told:
     }
 
 
-def _law(study: Speedups, scale: Scale, fitted: Fitted) -> Told:
+def _law(study: Speedups, scale: Scale, fitted: Fitted, law: Law) -> Told:
     points = [
         {
             "tokens": final.cell.tokens,
@@ -81,21 +81,14 @@ def _law(study: Speedups, scale: Scale, fitted: Fitted) -> Told:
         "variant": scale.variant,
         "weights": fitted.weights,
         "optimizer": study.baseline,
-        "alpha": None,
-        "exponent": None,
-        "floor": None,
+        **_parameters(law, fitted.weights),
         "points": points,
-        "rms": None,
-        "flags": [],
-        "reason": fitted.reason or None,
-        "band": [],
+        "rms": law.rms,
+        "flags": list(law.flags),
+        "band": _band(study, fitted, law),
         "leave_one_out": None,
         "noise": None if fitted.noise is None else {"sd": fitted.noise.sd, "freedom": fitted.noise.freedom},
     }
-    if fitted.law is None:
-        return told
-    parameters = _parameters(fitted.law, fitted.weights)
-    told |= parameters | {"rms": fitted.law.rms, "flags": list(fitted.law.flags), "band": _band(study, fitted)}
     if fitted.without is not None:
         told["leave_one_out"] = {
             name: [float(np.min(values)), float(np.max(values))]
@@ -104,10 +97,7 @@ def _law(study: Speedups, scale: Scale, fitted: Fitted) -> Told:
     return told
 
 
-def _band(study: Speedups, fitted: Fitted) -> list[Told]:
-    law = fitted.law
-    if law is None:
-        return []
+def _band(study: Speedups, fitted: Fitted, law: Law) -> list[Told]:
     tokens = np.geomspace(law.low, law.high, BAND)
     low = high = [None] * BAND
     if fitted.draws is not None:
@@ -259,21 +249,20 @@ def _joint(
     predict: Sequence[tuple[float, float]],
 ) -> Told:
     predictions = []
+    flags = list(law.flags)
     for weights, ratio in predict:
         tokens = weights * TOKENS_PER_WEIGHT * ratio
         told: Told = {"weights": weights, "ratio": ratio, "loss": float(law.loss(weights, tokens))}
-        if base is not None:
+        if base is not None and base is not law:
             beside = compared(law, base, weights, tokens)
             told |= {"baseline": beside.other, "difference": beside.difference, "error": beside.error}
-            told |= {"told": beside.told, "extrapolated": beside.extrapolated}
+            told |= {"extrapolated": beside.extrapolated, "reason": beside.reason}
+            if beside.reason:
+                flags.append(
+                    f"at {weights:.3g} weights and ratio {ratio:g} it predicts {beside.difference:+.4f} "
+                    f"nats/token against the baseline, {beside.reason}: nothing is told"
+                )
         predictions.append(told)
-    flags = list(law.flags)
-    for told in predictions:
-        if base is not law and "told" in told and not told["told"]:
-            flags.append(
-                f"at {told['weights']:.3g} weights it predicts {told['difference']:+.4f} nats/token against the "
-                f"baseline, less than its error on what was left out ({told['error']:.4f}): nothing is told"
-            )
     return {
         "optimizer": name,
         "floor": law.floor,
