@@ -107,7 +107,7 @@ def speedups(study: Study) -> Figure | None:
 
     caption = (
         f"How many times {base}'s tokens a run of each optimizer is worth, read off {base}'s law at that size. "
-        f"Bars are {say.level(study)} intervals that hold seed noise and the fit, each standing alone; a bar across "
+        f"Bars are {say.level(study)} intervals that hold seed noise and the fit, each standing alone; one across "
         "1× tells nothing apart. Open marks lie outside the fitted range."
     )
     if published:
