@@ -172,8 +172,8 @@ def test_unequal_search_is_said_and_equal_search_is_not() -> None:
         ("muon", 2, 10, 2, (4, 4)),
         ("adamw", 1, 5, 1, (4, 4)),
     ]
-    assert unequal(searches) == []
+    assert unequal([search.told() for search in searches]) == []
     lion = certificate([run(3.5, optimizer="lion"), run(3.6, optimizer="lion", lr=0.02)])
-    said = unequal(accounting([muon, lion]))
-    assert said[0] == "The search was not equal: from 2 (lion) to 5 (muon) runs per cell"
-    assert len(said) == 3
+    said = unequal([search.told() for search in accounting([muon, lion])], {"muon": "Muon"})
+    assert said[0] == "the search spaces were not equal: from 1 (lion) to 4 (Muon) one-step neighbours to try"
+    assert len(said) == 2

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from steepest.lab.analysis.certificate import Certificate
 
 EVEN = 1.1
-"""Ratio of the largest to the smallest above which a search is called unequal."""
+"""Ratio of the largest to the smallest above which search spaces are called unequal."""
 
 
 @dataclass(frozen=True)
@@ -66,23 +66,20 @@ def accounting(certificates: Iterable[Certificate]) -> list[Search]:
     ]
 
 
-def unequal(searches: Sequence[Search]) -> list[str]:
-    """What was not equal, a sentence each; empty where all had the same within a tenth."""
+def unequal(searches: Sequence[Mapping[str, Any]], labels: Mapping[str, str] | None = None) -> list[str]:
+    """Where search spaces differ among searches as told, a sentence each; empty where none does by a tenth.
+
+    Of the cells of each optimizer the largest space counts; runs are compared where all were run, elsewhere.
+    """
     said = []
-    for what, amount in (
-        ("runs per cell", lambda search: search.runs / search.cells),
-        ("one-step neighbours to try", lambda search: search.neighbours[1]),
-        ("hyperparameters searched", lambda search: search.coordinates[1]),
-    ):
-        counts = {search.optimizer: amount(search) for search in searches}
-        least, most = (
-            min(counts, key=counts.__getitem__, default=""),
-            max(counts, key=counts.__getitem__, default=""),
-        )
+    for key, what in (("neighbours", "one-step neighbours to try"), ("coordinates", "hyperparameters searched")):
+        counts = {told["optimizer"]: told[key][1] for told in searches}
+        least, most = (end(counts, key=counts.__getitem__, default="") for end in (min, max))
         if counts and counts[most] > EVEN * counts[least]:
+            names = [(labels or {}).get(name, name) for name in (least, most)]
             said.append(
-                f"The search was not equal: from {counts[least]:.3g} ({least}) "
-                f"to {counts[most]:.3g} ({most}) {what}"
+                f"the search spaces were not equal: from {counts[least]} ({names[0]}) to {counts[most]} "
+                f"({names[1]}) {what}"
             )
     return said
 

@@ -27,6 +27,9 @@ BRACKETED, FLAT, UNTRIED, LOW, HIGH = "bracketed", "flat", "untried", "low edge"
 SHARES = ("cooldown",)
 """Hyperparameters that end at 1."""
 
+LISTED = 32
+"""Values of a grid that the document lists; of a longer one it holds the number."""
+
 Grid = Mapping[str, Sequence[Scalar]]
 
 
@@ -349,14 +352,14 @@ def _word(value: Scalar) -> str:
 
 
 def _told(coordinate: Coordinate) -> dict[str, Any]:
+    tried = [{"value": n.value, "standing": n.standing, "gap": n.gap, "runs": n.runs} for n in coordinate.tried]
     return {
         "name": coordinate.name,
         "value": coordinate.value,
         "standing": coordinate.standing,
         "bound": coordinate.bound,
-        "grid": list(coordinate.grid),
-        "tried": [
-            {"value": n.value, "standing": n.standing, "gap": n.gap, "runs": n.runs} for n in coordinate.tried
-        ],
-        "untried": list(coordinate.untried),
+        "values": len(coordinate.grid),
+        "grid": list(coordinate.grid) if len(coordinate.grid) <= LISTED else None,
+        "tried": tried,
+        "untried": len(coordinate.untried),
     }

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+from steepest.lab.analysis.accounting import unequal
 
 Study = Mapping[str, Any]
 NAMED = 4
@@ -12,7 +15,19 @@ NAMED = 4
 
 def limits(study: Study) -> list[str]:
     """Every limit, the ones that weigh most first; ``study`` may lack any section but cells, sizes and labels."""
-    found = (_noise, _selected, _missing, _uncertified, _speedups, _laws, _search, _uncovered, _reach, _clock)
+    found = (
+        _noise,
+        _power,
+        _selected,
+        _missing,
+        _uncertified,
+        _speedups,
+        _laws,
+        _search,
+        _uncovered,
+        _reach,
+        _clock,
+    )
     said = [sentence for tell in found for sentence in tell(study)]
     return [f"{sentence[:1].upper()}{sentence[1:].rstrip('.')}." for sentence in said]
 
@@ -27,6 +42,13 @@ def _noise(study: Study) -> Iterator[str]:
         yield f"{single} of {len(seeds)} final losses are of one seed, and so have no interval"
     if seeds and 1 < max(seeds) < 3:
         yield "two seeds measure noise poorly: the intervals are wide, and still rest on their normality"
+
+
+def _power(study: Study) -> Iterator[str]:
+    """What the study could not have seen."""
+    power = study.get("power") or {}
+    if power.get("seen"):
+        yield from power["text"][:1]
 
 
 def _selected(study: Study) -> Iterator[str]:
@@ -59,8 +81,26 @@ def _missing(study: Study) -> Iterator[str]:
 
 
 def _uncertified(study: Study) -> Iterator[str]:
-    """Settings whose neighbours were not all tried, or that stand at an edge."""
-    return iter(())
+    """Winners that are no certified local optimum, and why: what was moved too little, by how many of them."""
+    found = study.get("certificates")
+    if found is None:
+        yield "what was tried around the winners is not told: whether they are local optima is not known"
+        return
+    loose = [entry for entry in found if not entry["certified"]]
+    if not loose:
+        return
+    edges = Counter(c["name"] for e in loose for c in e["coordinates"] if c["standing"].endswith("edge"))
+    why = [f"{name} at the edge of its grid in {count}" for name, count in edges.most_common(NAMED)]
+    for count, words in (
+        (sum(entry["neighbours"]["better"] > 0 for entry in loose), "a better neighbour in"),
+        (
+            sum(entry["neighbours"]["tried"] < entry["neighbours"]["all"] for entry in loose),
+            "untried neighbours in",
+        ),
+        (sum(entry["certified"] is None for entry in loose), "nothing moved around it in"),
+    ):
+        why += [f"{words} {count}"] if count else []
+    yield f"{_share(len(loose), len(found))} winners are not certified as local optima: {_listed(why, len(why))}"
 
 
 def _speedups(study: Study) -> Iterator[str]:
@@ -89,20 +129,19 @@ def _laws(study: Study) -> Iterator[str]:
 
 
 def _search(study: Study) -> Iterator[str]:
-    """Whether all were tuned alike."""
-    spent: dict[str, float] = {}
-    places = set(_contended(study))
-    at_places = [cell for cell in study["cells"] if _place(cell) in places]
-    for name in study["optimizers"]:
-        runs = [cell["runs"] for cell in at_places if cell["optimizer"] == name]
-        if runs:
-            spent[name] = sum(runs) / len(runs)
+    """Whether all were tuned alike: runs where all were run, and search spaces."""
+    runs = {(cell["optimizer"], _place(cell)): cell["runs"] for cell in study["cells"]}
+    places, names = _contended(study), study["optimizers"]
+    places = [place for place in places if all((name, place) in runs for name in names)] or places
+    of = {name: [runs[name, place] for place in places if (name, place) in runs] for name in names}
+    spent = {name: sum(counts) / len(counts) for name, counts in of.items() if counts}
     if spent and max(spent.values()) > 1.05 * min(spent.values()):
         least, most = min(spent, key=spent.__getitem__), max(spent, key=spent.__getitem__)
         yield (
             f"tuning was not equal: from {spent[least]:.3g} runs a cell ({_label(study, least)}) to "
             f"{spent[most]:.3g} ({_label(study, most)})"
         )
+    yield from unequal(study.get("accounting") or [], study["labels"])
 
 
 def _uncovered(study: Study) -> Iterator[str]:
@@ -163,8 +202,12 @@ def _label(study: Study, name: str) -> str:
     return study["labels"].get(name, name)
 
 
-def _listed(words: Iterable[str]) -> str:
+def _share(part: int, whole: int) -> str:
+    return f"all {whole}" if part == whole else f"{part} of {whole}"
+
+
+def _listed(words: Iterable[str], most: int = NAMED) -> str:
     words = list(words)
-    if len(words) > NAMED:
-        words = [*words[: NAMED - 1], f"{len(words) - NAMED + 1} more"]
+    if len(words) > most:
+        words = [*words[: most - 1], f"{len(words) - most + 1} more"]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

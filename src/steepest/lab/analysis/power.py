@@ -33,8 +33,9 @@ class Design:
 
     level: of the two-sided interval, so that 1 - level is the share of false alarms. power: wanted share of true
     differences that are told. optimizers, places: over whose runs the noise is pooled: with n seeds it has
-    places · (optimizers - 1)(n - 1) degrees of freedom. comparisons: made together; each is judged at
-    1 - (1 - level) / comparisons (Bonferroni), which Holm's rule never falls short of.
+    places · (optimizers - 1)(n - 1) degrees of freedom, beside those by which it was ``known`` before.
+    comparisons: made together; each is judged at 1 - (1 - level) / comparisons (Bonferroni), which Holm's rule
+    never falls short of.
     """
 
     level: float = LEVEL
@@ -42,6 +43,7 @@ class Design:
     optimizers: int = 2
     comparisons: int = 1
     places: int = 1
+    known: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.level < 1:
@@ -55,7 +57,7 @@ class Design:
 
     def freedom(self, seeds: int) -> float:
         """Degrees of freedom of the pooled noise."""
-        return float(self.places * (self.optimizers - 1) * (seeds - 1))
+        return self.known + self.places * (self.optimizers - 1) * (seeds - 1)
 
     def critical(self, freedom: float) -> float:
         """What the t statistic must exceed."""
@@ -67,13 +69,13 @@ def power(gap: float, sd: float, seeds: int, design: Design) -> float:
 
     sd: of what one run does not share with the other optimizer under its seed.
     """
-    _checked(sd, seeds)
+    _checked(sd, seeds, design)
     return _told(abs(gap) / (sd * math.sqrt(2 / seeds)), seeds, design)
 
 
 def detectable(sd: float, seeds: int, design: Design) -> float:
     """The smallest difference (nats/token) that so many ``seeds`` tell with the design's power."""
-    _checked(sd, seeds)
+    _checked(sd, seeds, design)
     low, high = 0.0, 4.0
     while _told(high, seeds, design) < design.power:
         low, high = high, 2 * high
@@ -84,24 +86,24 @@ def detectable(sd: float, seeds: int, design: Design) -> float:
 
 
 def seeds_needed(gap: float, sd: float, design: Design) -> int | None:
-    """The fewest seeds (2 or more) that tell ``gap`` with the design's power; None past ten million."""
-    _checked(sd, 2)
+    """The fewest seeds that tell ``gap`` with the design's power; None past ten million."""
+    least = 1 if design.freedom(1) > 0 else 2
+    _checked(sd, least, design)
     if not (math.isfinite(gap) and gap != 0):
         raise BadInput(f"difference {gap}: give a finite loss difference that is not 0, such as 0.003")
 
     def enough(seeds: int) -> bool:
         return power(gap, sd, seeds, design) >= design.power
 
-    high = 2
+    low, high = least - 1, least
     while not enough(high):
-        high *= 2
+        low, high = high, 2 * high
         if high > MOST:
             return None
-    low = high // 2
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
-    return max(2, high)
+    return high
 
 
 def _told(shift: float, seeds: int, design: Design) -> float:
@@ -110,10 +112,10 @@ def _told(shift: float, seeds: int, design: Design) -> float:
     return 1 - shifted_t(critical, left, shift) + shifted_t(-critical, left, shift)
 
 
-def _checked(sd: float, seeds: int) -> None:
+def _checked(sd: float, seeds: int, design: Design) -> None:
     if not (math.isfinite(sd) and sd > 0):
         raise BadInput(f"sd {sd}: give a finite standard deviation above 0, in nats/token, such as 0.004")
-    if seeds < 2:
+    if seeds < 1 or design.freedom(seeds) <= 0:
         raise BadInput(f"{seeds} seed tells nothing about seed noise: plan with 2 or more")
 
 

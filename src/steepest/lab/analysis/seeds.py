@@ -28,6 +28,7 @@ class Known:
     sd, freedom: nats/token, of what a run does not share with the others under its seed, and how well that is
     known (None: exactly). seeds: that the study had for each winner, None without a study. optimizers, places:
     over which the noise was pooled. slopes: -dL / d ln D of the baseline's law, by place. source: where from.
+    elsewhere: the freedom is not that of the study's own seeds, and adds to theirs.
     """
 
     sd: float
@@ -37,6 +38,7 @@ class Known:
     places: int = 1
     slopes: Mapping[Place, float] = field(default_factory=dict)
     source: str = "given"
+    elsewhere: bool = False
 
 
 def of_repeats(repeated: Iterable[Repeats], slopes: Mapping[Place, float]) -> Known | None:
@@ -84,7 +86,7 @@ def of_study(study: Mapping[str, Any]) -> Known:
             "this study has no power section, for want of repeated seeds: its noise is not known, give --sd"
         )
     slopes = {Place(p["size"], p["tokens"], p["variant"]): p["slope"] for p in power["at"]}
-    kept = ("sd", "freedom", "seeds", "optimizers", "places", "source")
+    kept = ("sd", "freedom", "seeds", "optimizers", "places", "source", "elsewhere")
     return Known(**{key: power[key] for key in kept}, slopes=slopes)
 
 
@@ -96,7 +98,8 @@ def planned(
     design: its optimizers and places give way to those of ``known``. gap: nats/token; share: of tokens, told at
     every place that has a slope. The curve is told for seeds 2 to 100.
     """
-    design = replace(design or Design(), optimizers=known.optimizers, places=known.places)
+    prior = (known.freedom or 0.0) if known.elsewhere else 0.0
+    design = replace(design or Design(), optimizers=known.optimizers, places=known.places, known=prior)
     low, high = (None, None) if known.freedom is None else sd_interval(known.sd, known.freedom, design.level)
     least = None if known.seeds is None else seen(known.sd, known.seeds, design, freedom=known.freedom)
     wanted = None if gap is None else needed(gap, known.sd, design, freedom=known.freedom)
@@ -106,7 +109,7 @@ def planned(
         row = {**place._asdict(), "slope": slope, **asdict(found), "share": share}
         at.append(row | {"seen_share": None if least is None else _finite(share_of(least.gap, slope))})
     only = next(iter(known.slopes.values())) if len(known.slopes) == 1 else None
-    at_seeds = sorted({*CURVE, known.seeds or CURVE[0]})
+    at_seeds = sorted({*CURVE, known.seeds or CURVE[0], 1 if prior else CURVE[0]})
     told: dict[str, Any] = {
         "sd": known.sd,
         "low": low,
@@ -114,6 +117,7 @@ def planned(
         "freedom": known.freedom,
         "source": known.source,
         **asdict(design),
+        "elsewhere": known.elsewhere,
         "seeds": known.seeds,
         "seen": None if least is None else asdict(least),
         "wanted": None if wanted is None else asdict(wanted),
@@ -131,12 +135,11 @@ def sentences(told: Mapping[str, Any]) -> list[str]:
         sure += f", corrected for {told['comparisons']} comparisons"
     least = told["seen"]
     if least is not None:
+        who = f"{told['seeds']} seeds tell" if told["seeds"] > 1 else "one seed tells"
         worth = [at["seen_share"] for at in told["at"] if at["seen_share"] is not None]
         tokens = f", which is worth {_span(worth)} of the tokens" if worth else ""
-        said.append(
-            f"{told['seeds']} seeds tell two optimizers apart that differ by {least['gap']:.2g} nats/token "
-            f"({sure}){tokens}; a smaller difference is missed more often"
-        )
+        told_apart = f"{who} two optimizers apart that differ by {least['gap']:.2g} nats/token ({sure}){tokens}"
+        said.append(f"{told_apart}; a smaller difference is missed more often")
     if told["at"]:
         hardest = max(told["at"], key=lambda at: math.inf if at["seeds"] is None else at["seeds"])
         easiest = min(told["at"], key=lambda at: math.inf if at["seeds"] is None else at["seeds"])
