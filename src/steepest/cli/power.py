@@ -41,6 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--power", type=float, default=80.0, help="true differences told, in percent (80)")
     add("--optimizers", type=int, default=2, help="over which the noise is pooled, where no study says it (2)")
     add("--comparisons", type=int, default=1, help="made together, corrected by Bonferroni (1)")
+    add("--figure", type=Path, metavar="FILE.svg", help="draw the difference told against seeds")
     add("--json", action="store_true", help="print JSON instead of tables")
 
 
@@ -50,9 +51,16 @@ def run(args: argparse.Namespace) -> int:
     from steepest.lab.analysis.power import Design
     from steepest.lab.analysis.seeds import planned
 
+    if args.figure is not None and args.figure.suffix != ".svg":
+        raise BadInput(f"--figure {args.figure}: pictures are SVG, name a FILE.svg")
     known = _known(args)
     design = Design(args.level / 100, args.power / 100, comparisons=args.comparisons)
     told = planned(known, design, gap=args.gap, share=args.share / 100)
+    if args.figure is not None:
+        from steepest.lab.report import files, frame
+        from steepest.lab.report.study.certificates import power_figure
+
+        files.write_text(args.figure, power_figure(told).wide.standalone(frame.asset("figures.css")))
     if args.json:
         print(json.dumps(told, ensure_ascii=False, indent=1))
     else:

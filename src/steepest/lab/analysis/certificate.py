@@ -272,9 +272,9 @@ class _Judge:
         self.losses = [run.loss for run in own if run.loss is not None]
         self.by_seed = _by_seed(own)
         if isinstance(noise, Noise):
-            self.text = f"gaps within {level:.0%} of seed noise (sd {noise.own_sd:.2g} nats/token) are no gaps"
+            self.text = f"a gap counts beyond the {100 * level:g} % interval of the noise (sd {noise.own_sd:.2g})"
         elif noise is not None:
-            self.text = f"gaps up to {noise:g} nats/token are no gaps"
+            self.text = f"a gap counts beyond {noise:g} nats/token"
         else:
             self.text = "no noise known: gaps are taken at face value"
 

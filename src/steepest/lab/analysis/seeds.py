@@ -133,29 +133,24 @@ def sentences(told: Mapping[str, Any]) -> list[str]:
     sure = f"in {_percent(told['power'])} of cases, intervals at {_percent(told['level'])}"
     if told["comparisons"] > 1:
         sure += f", corrected for {told['comparisons']} comparisons"
-    least = told["seen"]
-    if least is not None:
+    seen = told["seen"]
+    if seen is not None:
         who = f"{told['seeds']} seeds tell" if told["seeds"] > 1 else "one seed tells"
         worth = [at["seen_share"] for at in told["at"] if at["seen_share"] is not None]
         tokens = f", which is worth {_span(worth)} of the tokens" if worth else ""
-        told_apart = f"{who} two optimizers apart that differ by {least['gap']:.2g} nats/token ({sure}){tokens}"
+        told_apart = f"{who} two optimizers apart that differ by {seen['gap']:.2g} nats/token ({sure}){tokens}"
         said.append(f"{told_apart}; a smaller difference is missed more often")
     if told["at"]:
-        hardest = max(told["at"], key=lambda at: math.inf if at["seeds"] is None else at["seeds"])
-        easiest = min(told["at"], key=lambda at: math.inf if at["seeds"] is None else at["seeds"])
-        counts = [count(hardest["seeds"])]
-        if easiest["seeds"] != hardest["seeds"]:
-            counts.insert(0, count(easiest["seeds"]))
-        said.append(
-            f"{_percent(hardest['share'])} of the tokens would take {' to '.join(counts)} seeds at this noise"
-            + (f", {_range(hardest)} as far as the noise is known" if hardest["low"] is not None else "")
-        )
+        most = max(told["at"], key=lambda at: at["slope"])
+        least = min(told["at"], key=lambda at: at["slope"])
+        words = f"{_percent(least['share'])} of the tokens would take {_seeds(least)} at this noise"
+        if most["seeds"] != least["seeds"]:
+            words += (
+                f" where they are worth least ({least['gap']:.2g} nats/token), {count(most['seeds'])} where most"
+            )
+        said.append(words)
     if told["wanted"] is not None:
-        wanted = told["wanted"]
-        said.append(
-            f"{wanted['gap']:.2g} nats/token take {count(wanted['seeds'])} seeds at this noise"
-            + (f", {_range(wanted)} as far as the noise is known" if wanted["low"] is not None else "")
-        )
+        said.append(f"{told['wanted']['gap']:.2g} nats/token take {_seeds(told['wanted'])} at this noise")
     return said
 
 
@@ -164,8 +159,9 @@ def count(seeds: int | None) -> str:
     return "more than 10,000,000" if seeds is None else f"{seeds:,}"
 
 
-def _range(row: Mapping[str, Any]) -> str:
-    return f"{count(row['low'])} to {count(row['high'])}"
+def _seeds(row: Mapping[str, Any]) -> str:
+    known = "" if row["low"] is None else f" ({count(row['low'])} to {count(row['high'])} as far as it is known)"
+    return f"{count(row['seeds'])} seed{'' if row['seeds'] == 1 else 's'}{known}"
 
 
 def _percent(share: float) -> str:
