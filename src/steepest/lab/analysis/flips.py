@@ -1,4 +1,4 @@
-"""Where the order of the optimizers changes along their schedules: from the curves of the runs that won.
+"""Where the order of the optimizers changes along their schedules: from the curves of the runs behind the finals.
 
 Losses before the end of a schedule are no evidence on optimizers (the learning rate has not come down); how often
 they mislead is what this counts.
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from steepest.lab.analysis.finals import behind
 from steepest.lab.analysis.interval import LEVEL, Noise
 from steepest.lab.analysis.law import Array
 from steepest.lab.analysis.quantile import student_t
-from steepest.lab.analysis.runs import FINISHED, Cell, Final, Place, Run, by_cell
-from steepest.lab.analysis.sweeps import most_held, settings
+from steepest.lab.analysis.runs import Final, Place, Run
 from steepest.lab.analysis.verdict import Flip, rank_flips
 
 THRESHOLD = 3e-3
@@ -51,41 +51,16 @@ class RankFlips:
     orders: tuple[Order, ...]
 
 
-def winners(runs: Sequence[Run], finals: Sequence[Final] = ()) -> dict[Cell, list[Run]]:
-    """The finished runs on which each cell's result rests: of its final; without one, of its best setting."""
-    of = {final.cell: final for final in finals}
-    found: dict[Cell, list[Run]] = {}
-    for cell, members in by_cell(runs).items():
-        final = of.get(cell)
-        if final is not None:
-            chosen = [run for run in members if _of_final(run, final)]
-        else:
-            known = settings(members)
-            seeds = most_held(known)
-            best = min(known, key=lambda setting: setting.loss(seeds), default=None)
-            chosen = [] if best is None else [run for run in best.runs if run.status == FINISHED]
-        if chosen:
-            found[cell] = chosen
-    return found
-
-
-def _of_final(run: Run, final: Final) -> bool:
-    if run.status != FINISHED or (run.seed is not None and run.seed not in final.seeds):
-        return False
-    return all(run.hyperparameters.get(key) == value for key, value in final.values.items())
-
-
-def flips(runs: Sequence[Run], finals: Sequence[Final] = (), noise: Noise | None = None) -> list[RankFlips]:
+def flips(runs: Sequence[Run], finals: Sequence[Final], noise: Noise | None = None) -> list[RankFlips]:
     """Rank flips of every place where the curves of two optimizers or more are known.
 
     Curves are taken at the evaluations of the run that has the fewest, in the range that all share; one without an
     evaluation there is read between two, straight over the logarithm of the tokens.
     """
     places: dict[Place, dict[str, list[Run]]] = {}
-    for cell, members in winners(runs, finals).items():
-        curved = [run for run in members if len(run.curve) > 1]
-        if curved:
-            places.setdefault(cell.place, {})[cell.optimizer] = curved
+    for run in behind(runs, finals):
+        if len(run.curve) > 1:
+            places.setdefault(run.cell.place, {}).setdefault(run.optimizer, []).append(run)
     return [_of_place(place, of, noise) for place, of in places.items() if len(of) > 1]
 
 

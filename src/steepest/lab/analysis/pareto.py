@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from steepest.lab.analysis.flips import THRESHOLD, winners
+from steepest.lab.analysis.finals import behind
+from steepest.lab.analysis.flips import THRESHOLD
 from steepest.lab.analysis.interval import LEVEL, Noise
 from steepest.lab.analysis.quantile import student_t
-from steepest.lab.analysis.runs import Final, Place, Run
+from steepest.lab.analysis.runs import Final, Place, Run, by_cell
 
 ALIKE = 0.02
 """Relative difference of seconds that tells nothing apart."""
@@ -51,7 +52,7 @@ class Front:
 
 def fronts(runs: Sequence[Run], finals: Sequence[Final], noise: Noise | None = None) -> list[Front]:
     """The front of every place that has a final of two optimizers or more."""
-    made = winners(runs, finals)
+    made = by_cell(behind(runs, finals))
     places: dict[Place, list[Final]] = {}
     for final in finals:
         places.setdefault(final.cell.place, []).append(final)

@@ -163,21 +163,15 @@ def _curve(sweep: Sweep, noise: Noise | None, start: float | None) -> _Curve | N
 def _own_noise(found: Sequence[Sweep]) -> dict[Cell, Noise]:
     """Seed noise of each cell from sweeps over two or more shared seeds, of points near their best: far from it
     runs are noisier, and no end of a region lies there."""
-    of: dict[Cell, list[Noise]] = {}
+    tables: dict[Cell, list[list[tuple[float, ...]]]] = {}
     for sweep in found:
         best = sweep.best
         if len(sweep.seeds) < 2 or best is None or best.loss is None:
             continue
         near = [p.losses for p in sweep.points if p.loss is not None and p.loss <= best.loss + max(MARGINS)]
         if len(near) > 1:
-            of.setdefault(sweep.cell, []).append(pooled_noise(near))
-    pooled = {}
-    for cell, parts in of.items():
-        freedom = sum(part.own_freedom for part in parts)
-        own = math.sqrt(sum(part.own_freedom * part.own_sd**2 for part in parts) / freedom)
-        first = max(parts, key=lambda part: part.freedom)
-        pooled[cell] = Noise(first.sd, first.freedom, own, freedom, first.shape)
-    return pooled
+            tables.setdefault(sweep.cell, []).append(near)
+    return {cell: pooled_noise(*of_cell) for cell, of_cell in tables.items()}
 
 
 class _Found(NamedTuple):

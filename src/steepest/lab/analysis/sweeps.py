@@ -171,7 +171,9 @@ def _of_cell(cell: Cell, runs: Sequence[Run], least: int) -> list[Sweep]:
         tried = [line for line in lines if len(line) >= least]
         if tried:
             line = max(tried, key=lambda line: _preference(line, best, ranked))
-            chosen.append(_sweep(cell, name, [found[k] for k in line], min(ranked)))
+            lowest = min(ranked[k] for k in line)
+            above = lowest - ranked[best] if math.isfinite(lowest) else None
+            chosen.append(_sweep(cell, name, [found[k] for k in line], above))
     return sorted(chosen, key=lambda sweep: (sweep.name != "lr", sweep.name))
 
 
@@ -202,7 +204,7 @@ def _lines(found: Sequence[Setting]) -> dict[str, list[list[int]]]:
     return {name: list(of.values()) for name, of in lines.items()}
 
 
-def _sweep(cell: Cell, name: str, line: Sequence[Setting], lowest: float) -> Sweep:
+def _sweep(cell: Cell, name: str, line: Sequence[Setting], above: float | None) -> Sweep:
     seeds = shared(line)
     values = [dict(setting.values)[name] for setting in line]
     axis = axis_of(name, values)
@@ -217,7 +219,7 @@ def _sweep(cell: Cell, name: str, line: Sequence[Setting], lowest: float) -> Swe
         points.append(Point(value, place, kept, tuple(run.run for run in setting.runs)))
     points.sort(key=lambda point: (point.place is None, point.place or 0.0))
     ended = [(point.loss, k) for k, point in enumerate(points) if point.losses]
-    loss, at = min(ended, default=(None, None))
+    _, at = min(ended, default=(None, None))
     placed = sum(point.place is not None for point in points)
     edge = "low" if at == 0 else "high" if at == placed - 1 else None
     return Sweep(
@@ -230,5 +232,5 @@ def _sweep(cell: Cell, name: str, line: Sequence[Setting], lowest: float) -> Swe
         edge=edge if placed > 1 else None,
         others={key: value for key, value in line[0].values if key != name},
         seeds=seeds,
-        above=None if loss is None else max(0.0, loss - lowest),
+        above=above,
     )

@@ -4,10 +4,10 @@ Where the order in which the runs were made is known, the curve is what happened
 is not, it is what these trials give on average over all orders, exactly: of k trials drawn without putting back
 from the n that were made, the j-th lowest is the best with probability C(n - j, k - 1) / C(n, k) (the unbiased
 form of Dodge et al., arXiv 1909.03004, "Show Your Work", after Tang et al., arXiv 2004.13705). The trials are
-those that somebody chose to make: a search around a good guess looks cheaper than one from nowhere, in either form.
+those that somebody chose to make: a search around a good guess looks cheaper than one from nowhere.
 
-A trial is one setting of a cell, its loss that of the seeds that the most settings have (the tuning's): repeating
-the winner over fresh seeds is no tuning. A diverged trial is worse than any loss.
+A trial is one setting of a cell, its loss that of the seeds that the most settings have; runs that measure a
+setting already chosen, over fresh seeds, are no tuning. A diverged trial is worse than any loss.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from steepest.core.errors import BadInput
+from steepest.lab.analysis.finals import FRESH
 from steepest.lab.analysis.law import Array
 from steepest.lab.analysis.robustness import MARGINS
 from steepest.lab.analysis.runs import Cell, Run, by_cell
@@ -56,12 +57,13 @@ class TuningCost:
 def tuning_costs(
     runs: Iterable[Run], order: Mapping[str, float] | None = None, margins: Sequence[float] = MARGINS
 ) -> list[TuningCost]:
-    """The curve of every cell in which anything ended, in order of first appearance.
+    """The curve of every cell in which anything was tried, in order of first appearance.
 
     order: when each run was made, by its name, in any unit that grows; a cell with a run that is missing there
     gets the mean over all orders.
     """
-    return [cost for cell, members in by_cell(runs).items() if (cost := _of_cell(cell, members, order, margins))]
+    tuning = by_cell(run for run in runs if run.purpose not in FRESH)
+    return [cost for cell, members in tuning.items() if (cost := _of_cell(cell, members, order, margins))]
 
 
 def expected_best(losses: ArrayLike, trials: ArrayLike) -> Array:
