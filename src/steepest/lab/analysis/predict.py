@@ -27,7 +27,7 @@ OFFSET, POWER, CONSTANT = "offset", "power", "constant"
 LEAST = 5
 """Optima below which no form is fitted: the offset form has four numbers, and one is held out."""
 
-REFIT = 50_000
+REFIT = 20_000
 """Evaluations that a refit for a miss may take; most take some thousands."""
 
 _REWEIGHTS = 30
@@ -114,11 +114,11 @@ def fit_offset(optima: Sequence[Optimum], evaluations: int = 200_000) -> OffsetF
         from scipy.optimize import curve_fit
     except ImportError:
         raise MissingExtra.of("the offset form", "scipy") from None
-    x = np.array([(one.weights, one.ratio) for one in optima], dtype=float)
+    x = np.array([(one.weights, one.ratio) for one in optima], dtype=float).T
     y = np.array([one.value for one in optima], dtype=float)
 
     def form(x: np.ndarray, alpha: float, power: float, other: float, offset: float) -> np.ndarray:
-        return alpha * x[:, 0] ** power * x[:, 1] ** other + offset
+        return alpha * x[0] ** power * x[1] ** other + offset
 
     start = [0.0, -0.5, -0.5, float(y.mean())]
     with np.errstate(all="ignore"), warnings.catch_warnings():
@@ -258,11 +258,13 @@ def judge(
     *,
     forms: Sequence[str] = (OFFSET, POWER, CONSTANT),
     as_published: bool = False,
+    left_out: bool = True,
 ) -> list[Judged]:
     """Every form fitted to ``optima``, judged, and put to ``scales``. Optima at 0 are left out.
 
     as_published: the offset form's predictions come from a fit without the first and the last optimum, by size and
-    then ratio, as in the paper's code; every other prediction from all optima. Raises BadInput below LEAST optima.
+    then ratio, as in the paper's code; every other prediction from all optima. left_out: whether every optimum is
+    left out in turn, which takes a fit for each. Raises BadInput below LEAST optima.
     """
     known = sorted((one for one in optima if one.value > 0), key=lambda one: (one.weights, one.ratio))
     if len(known) < LEAST:

@@ -15,8 +15,11 @@ from typing import Any
 
 from steepest.lab.analysis.runs import Run, Scalar, grouped
 
-THRESHOLDS = (3e-3, 5e-3, 6.4e-3, 7e-3)
-"""Nats/token: values that the paper's code held over time, of which 6.4e-3 is the one it reports."""
+THRESHOLD = 6.4e-3
+"""Nats/token, as the paper reports it."""
+
+THRESHOLDS = (3e-3, 5e-3, THRESHOLD, 7e-3)
+"""The values that the paper's code held over time."""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,14 @@ SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 def rows(path: Path, tell: Tell) -> Iterator[tuple[int, Row]]:
     """Every row with its number, names flat: an entry ``a`` of the column ``config`` is ``config.a``.
 
+    Otherwise as :func:`cells`.
+    """
+    return _flattened(cells(path, tell), tell)
+
+
+def cells(path: Path, tell: Tell) -> Iterator[tuple[int, Row]]:
+    """Every row with its number, as it stands in the file.
+
     A row's number is that of its line, as a spreadsheet shows it, the header being row 1; in JSON rows count from
     1. A row that cannot be read goes to ``tell`` and the rest is read. Raises BadInput for a file that is not
     there or of no known kind, CorruptFile for one that holds no table.
@@ -36,12 +44,12 @@ def rows(path: Path, tell: Tell) -> Iterator[tuple[int, Row]]:
         raise BadInput(f"{path}: a file of records ends in {', '.join(SUFFIXES)}; rename or export it as one")
     try:
         if suffix == ".parquet":
-            yield from _flattened(_parquet(path), tell)
+            yield from _parquet(path)
         elif suffix in (".json", ".jsonl"):
-            yield from _flattened(_json(path, tell), tell)
+            yield from _json(path, tell)
         else:
             with open(path, encoding="utf-8-sig", newline="") as file, _long_fields():
-                yield from _flattened(_delimited(file.readlines(), path, tell), tell)
+                yield from _delimited(file.readlines(), path, tell)
     except OSError as error:
         raise BadInput(f"cannot read {path}: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
