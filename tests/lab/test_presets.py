@@ -1,10 +1,12 @@
+import dataclasses
 import itertools
 
 import pytest
 
 from steepest.core.errors import UnknownName
-from steepest.lab.model import Decoder, non_embedding
-from steepest.lab.presets import MODELS, preset
+from steepest.lab.architecture import ModelConfig, non_embedding
+from steepest.lab.model import Decoder
+from steepest.lab.presets import MODELS, described, preset
 
 LADDER = {
     "20k": 20e3, "50k": 50e3, "110k": 110e3, "250k": 250e3, "500k": 500e3,
@@ -65,3 +67,31 @@ def test_deconstructing_sizes_are_the_published_ones(name, inner, all_):
 def test_an_unknown_model_suggests_the_nearest():
     with pytest.raises(UnknownName, match="fantastic-130m"):
         preset("fantastic-130")
+
+
+FIELDS = dataclasses.asdict(MODELS["50k"])
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "size", "variant"),
+    [
+        ("50k", {}, "50k", ""),
+        ("50k", {"vocab": 256}, "50k", ""),
+        ("50k", {"qk_norm": True, "z_loss": 1e-4}, "50k", "qk-norm z-loss=0.0001"),
+        ("50k", dataclasses.asdict(MODELS["110k"]), "110k", ""),
+        ("50k", {"layers": 5, "tied": True}, "50k:layers=5", "tied"),
+        ("50k", {"mlp": "gelu"}, "50k:mlp=gelu", ""),
+        ("unheard-of", {}, "50k", ""),
+        ("unheard-of", {"layers": 5}, "unheard-of:layers=5,width=32,heads=2,ffn=128,kv_heads=0,mlp=swiglu", ""),
+        ("deconstructing-150m", dataclasses.asdict(MODELS["deconstructing-150m"]), "deconstructing-150m", ""),
+        (
+            "deconstructing-150m",
+            dataclasses.asdict(MODELS["deconstructing-150m"]) | {"qk_norm": False, "z_loss": 0.0},
+            "deconstructing-150m",
+            "no-qk-norm no-z-loss",
+        ),
+    ],
+)
+def test_equal_models_have_equal_words_whatever_they_were_made_from(name, changed, size, variant):
+    model = FIELDS | changed
+    assert described(model, name) == (size, non_embedding(ModelConfig(**model)), variant)

@@ -18,6 +18,7 @@ VERBS = {
     "import": "read others' records (CSV, Parquet, W&B) as runs that the lab judges",
     "power": "seeds that a difference takes, and what a study could have seen",
     "train": "train one model with one optimizer",
+    "runs": "list recorded runs, finished or under way",
     "corpus": "build or inspect token shards from text",
     "verify": "replay recorded trajectories of the authors' code",
     "bench": "time optimizer steps on your model's shapes against the machine's bound",

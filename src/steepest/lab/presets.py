@@ -1,9 +1,16 @@
-"""Named models: the two studies' published sizes and a ladder of small ones."""
+"""Named models: the two studies' published sizes and a ladder of small ones. No torch here."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
 from steepest.core.errors import UnknownName
-from steepest.lab.model import ModelConfig
+from steepest.lab.architecture import ModelConfig, non_embedding
+
+SHAPE = ("layers", "width", "heads", "ffn", "kv_heads", "mlp")
+"""The fields that the number of non-embedding weights depends on; vocab is the corpus's, the rest are variants."""
 
 
 def _small(layers: int, width: int, heads: int, ffn: int = 0) -> ModelConfig:
@@ -51,3 +58,41 @@ def preset(name: str) -> ModelConfig:
     if name not in MODELS:
         raise UnknownName.among("model", name, MODELS)
     return MODELS[name]
+
+
+class Described(NamedTuple):
+    """A model in words. size: the preset of its shape, or ``50k:layers=4``; weights: non-embedding; variant: what
+    else differs from that preset (``no-qk-norm``, ``z-loss=0.0001 tied``), "" for nothing."""
+
+    size: str
+    weights: int
+    variant: str
+
+
+def described(model: Mapping[str, Any], name: str) -> Described:
+    """The model of these fields, made from the preset ``name``; equal models get equal words.
+
+    Fields and presets that this version does not know go into the words as they stand.
+    """
+    known = {f.name for f in dataclasses.fields(ModelConfig)}
+    config = ModelConfig(**{key: value for key, value in model.items() if key in known})
+    made = MODELS.get(name)
+    same = [key for key in (name, *MODELS) if key in MODELS and _shape(MODELS[key]) == _shape(config)]
+    size, base = (same[0], MODELS[same[0]]) if same else (name, made or config)
+    if not same:
+        changed = [key for key in SHAPE if made is None or getattr(config, key) != getattr(made, key)]
+        size = f"{name}:" + ",".join(f"{key}={getattr(config, key)}" for key in changed)
+    rest = [key for key in model if key not in (*SHAPE, "vocab")]
+    words = [_word(key, model[key]) for key in rest if key not in known or model[key] != getattr(base, key)]
+    return Described(size, non_embedding(config), " ".join(words))
+
+
+def _shape(config: ModelConfig) -> tuple[Any, ...]:
+    return tuple(getattr(config, key) for key in SHAPE)
+
+
+def _word(key: str, value: Any) -> str:
+    key = key.replace("_", "-")
+    if value is True:
+        return key
+    return f"no-{key}" if value is False or value == 0 else f"{key}={value}"

@@ -76,7 +76,7 @@ class Record:
         whole, _, torn = tail.rpartition(b"\n")
         if not torn:
             return
-        if _parsed(torn) is not None:  # only the newline is missing
+        if row_of(torn) is not None:  # only the newline is missing
             self._file.write(b"\n")
         elif whole or size <= LONGEST_ROW:
             self._file.truncate(size - len(torn))
@@ -100,7 +100,8 @@ class Record:
         self._file.close()
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
+def row_of(line: bytes) -> dict[str, Any] | None:
+    """The row of a line; None for a line that is torn or damaged."""
     try:
         row = json.loads(line)
     except ValueError:
@@ -119,13 +120,13 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     if path.exists():
         *whole, torn = path.read_bytes().split(b"\n")
         for number, line in enumerate(whole, 1):
-            if (row := _parsed(line)) is None:
+            if (row := row_of(line)) is None:
                 raise CorruptFile(
                     f"{path} line {number} is damaged ({line[:40].decode(errors='replace')!r}): "
                     f"restore it, or delete {folder} to train the run again"
                 )
             rows[row["step"]] = row
-        if torn and (row := _parsed(torn)) is not None:
+        if torn and (row := row_of(torn)) is not None:
             rows[row["step"]] = row
     ordered = [rows[step] for step in sorted(rows)]
     missing = next((step for step, row in enumerate(ordered, 1) if row["step"] != step), None)
@@ -166,10 +167,16 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        value = json.loads(path.read_bytes())
+        return parsed(path.read_bytes(), path)
     except FileNotFoundError:
         return None
-    except ValueError as error:
+
+
+def parsed(data: bytes, path: Path | str) -> dict[str, Any]:
+    """The content of a header or a result. Raises: CorruptFile that names ``path``."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
         raise CorruptFile(f"{path} is damaged: delete it and run the same command again") from error
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise CorruptFile(f"{path} is not of format {FORMAT}: move it away, or use the version that wrote it")
