@@ -13,7 +13,7 @@ from steepest.lab.report.study import summary as say
 from steepest.lab.report.study.figures import drawn
 from steepest.lab.report.study.schema import checked
 from steepest.lab.report.svg import color
-from steepest.lab.report.words import counted, dotted, duration, listed, loss, lr, shortened, tokens
+from steepest.lab.report.words import NOTHING, counted, dotted, duration, listed, loss, lr, shortened, tokens
 
 Study = dict[str, Any]
 HELD = 2_000_000
@@ -51,6 +51,12 @@ def html(study: Study, file: Path | str = "study.json", runs_file: str = "") -> 
         table_csv=frame.link("text/csv", files.csv_text(say.rows(study))),
         level=say.level(study),
         limits=[*study["warnings"], *study["not_supported"]],
+        any_certified=any(entry["certified"] for entry in study.get("certificates") or []),
+        certificates=frame.grid([_certificate(study, entry) for entry in study.get("certificates") or []]),
+        certified=say.counted_certificates(study),
+        accounting=_accounting(study),
+        noise=_sentences(study.get("noise")),
+        power=_sentences(study.get("power")),
         best=frame.grid(_best(study)),
         runs=frame.grid([_run(study, run) for run in study.get("runs") or []]),
         runs_shown=len(study.get("runs") or []),
@@ -68,6 +74,55 @@ def _table(study: Study, table: dict[str, Any]) -> dict[str, Any]:
         for row in table["rows"]
     ]
     return table | {"rows": rows}
+
+
+def _certificate(study: Study, entry: Study) -> dict[str, Any]:
+    near = entry["neighbours"]
+    return {
+        "optimizer": say.label(study, entry["optimizer"]),
+        "size": entry["size"],
+        "ratio": say.times_data(entry["ratio"]),
+        **({"variant": entry["variant"]} if entry["variant"] else {}),
+        "certificate": entry["text"] + (" (over what was tried)" if entry["inferred"] else ""),
+        "neighbours tried": f"{near['tried']} of {near['all']}",
+        "runs": entry["runs"],
+        "seeds": entry["seeds"],
+    }
+
+
+def _accounting(study: Study) -> dict[str, Any]:
+    """Runs and what they took, per optimizer; what was searched, where that is known."""
+    slot, searched = slots(study), {entry["optimizer"]: entry for entry in study.get("accounting") or []}
+    columns = [("runs", "diverged"), ("tokens", "settings"), ("operations", "FLOPs"), ("time", "of all runs")]
+    columns += [("searched", "hyperparameters"), ("neighbours", "one step away"), ("certified", "of its cells")]
+    rows = []
+    for name in study["optimizers"]:
+        mine = [cell for cell in study["cells"] if cell["optimizer"] == name]
+        spent = {key: [cell[f"spent_{key}"] for cell in mine] for key in ("tokens", "flops", "seconds")}
+        total = {key: None if None in found else sum(found) for key, found in spent.items()}
+        search = searched.get(name)
+        diverged = sum(cell["diverged"] for cell in mine)
+        row = [
+            (f"{sum(cell['runs'] for cell in mine):,}", f"{diverged} diverged" if diverged else ""),
+            (tokens(total["tokens"] or 0), "" if search is None else f"{search['settings']:,} settings"),
+            (NOTHING if total["flops"] is None else f"{total['flops']:.2g}", ""),
+            (duration(total["seconds"]), ""),
+            (NOTHING if search is None else _span(search["coordinates"]), ""),
+            (NOTHING if search is None else _span(search["neighbours"]), ""),
+            (NOTHING if search is None else f"{search['certified']} of {search['cells']}", ""),
+        ]
+        label = study["labels"][name]
+        rows.append({"slot": color(slot[name]), "label": label, "short": shortened(label, 22), "cells": row})
+    return {"columns": columns, "rows": rows}
+
+
+def _span(ends: list[int]) -> str:
+    return f"{ends[0]}" if ends[0] == ends[1] else f"{ends[0]}–{ends[1]}"
+
+
+def _sentences(section: Study | None) -> list[str]:
+    """A section's own words, as sentences."""
+    return [f"{text[:1].upper()}{text[1:].rstrip('.')}." for text in (section or {}).get("text") or []]
 
 
 def _best(study: Study) -> list[dict[str, Any]]:

@@ -145,10 +145,12 @@ def _clauses(study: Study, place: Place, base: str) -> str:
 
 
 def lead(study: Study) -> list[str]:
-    """What stands under the headline: how the leader's speedup moves with size."""
+    """What stands under the headline: how the leader's speedup moves with size, and what is certified."""
     place = decisive(study)
-    if place is None:
-        return []
+    return [] if place is None else [*_moves(study, place), *_certified(study, place)]
+
+
+def _moves(study: Study, place: Place) -> list[str]:
     found = cells(study)
     leader = next((n for n in ranked(study, contenders(study), place) if (n, *place) in found), None)
     for at in reversed(budgets(study, place[0]).values()):
@@ -161,6 +163,33 @@ def lead(study: Study) -> list[str]:
         if len(told) > 1:
             return [f"{label(study, leader or '')} at {at}: {listed(told, 6)}."]
     return []
+
+
+def certificates(study: Study) -> dict[tuple[str, str, int], Study]:
+    """The certificate of each cell of the base architecture."""
+    found = [entry for entry in study.get("certificates") or [] if not entry["variant"]]
+    return {(entry["optimizer"], entry["size"], entry["tokens"]): entry for entry in found}
+
+
+def _certified(study: Study, place: Place) -> list[str]:
+    """Whose settings at a place are local optima of what was searched."""
+    found = certificates(study)
+    here = {n: found[n, *place]["certified"] for n in study["optimizers"] if (n, *place) in found}
+    if not here:
+        return ["What was searched around these settings is not recorded: none of them is certified."]
+    sure = [label(study, name) for name, certified in here.items() if certified]
+    if not sure:
+        return ["None of the settings compared there is certified as a local optimum of its search."]
+    if len(sure) == len(here):
+        return ["Every setting compared there is certified as a local optimum of its search."]
+    return [f"Certified there as local optima of their search: {listed(sure, 12)}; the others are not."]
+
+
+def counted_certificates(study: Study) -> str:
+    """How many settings are certified."""
+    found = study.get("certificates") or []
+    sure = sum(bool(entry["certified"]) for entry in found)
+    return f"Here {sure} of {len(found)} are." if found else ""
 
 
 def _bracketed(entry: Study) -> str:
@@ -217,7 +246,7 @@ def rows(study: Study) -> list[dict[str, Any]]:
 
 def tables(study: Study) -> list[dict[str, Any]]:
     """The verdicts size by size: a row per optimizer, a column per ratio, every value with its small print."""
-    found, stated = cells(study), speedups(study)
+    found, stated, sure = cells(study), speedups(study), certificates(study)
     told = []
     for entry in study["sizes"]:
         size = entry["size"]
@@ -230,11 +259,20 @@ def tables(study: Study) -> list[dict[str, Any]]:
         lines = []
         for name in [*(n for n in names if n == base), *others]:
             keys = [(name, size, budget) for budget in at]
-            row = [_verdict(study, name, found.get(key), stated.get(key)) for key in keys]
+            row = [
+                _verdict(study, name, found.get(key), stated.get(key)) | _assured(sure.get(key)) for key in keys
+            ]
             lines.append({"optimizer": name, "label": study["labels"][name], "cells": row})
         weights = f"{weights} weights" if weights.lower() != size.lower() else "weights"
         told.append({"size": size, "weights": weights, "ratios": list(at.values()), "rows": lines})
     return told
+
+
+def _assured(certificate: Study | None) -> dict[str, str]:
+    """The sign of a certified setting, and its certificate in words."""
+    if certificate is None:
+        return {"sign": "", "certificate": "no certificate"}
+    return {"sign": "✓" if certificate["certified"] else "", "certificate": certificate["text"]}
 
 
 def _verdict(study: Study, name: str, cell: Study | None, entry: Study | None) -> dict[str, str]:
