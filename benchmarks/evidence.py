@@ -3,7 +3,7 @@
     python benchmarks/evidence.py [--runs 1000 10000 100000]
 
 The runs are made (_made.py): eleven optimizers, five sizes, five ratios, three fresh seeds at every winner, the
-rest tuning runs of one seed. Each count runs in a process of its own; ``peak_mib`` is the most memory that it held.
+rest tuning runs of one seed. Each count has a process of its own; ``peak_mib`` is the most memory that it held.
 """
 
 from __future__ import annotations
