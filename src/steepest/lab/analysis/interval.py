@@ -69,30 +69,39 @@ class Noise:
         return cls(sd, freedom, sd, max(1, int(freedom)), (0, 0))
 
 
-def pooled_noise(losses: ArrayLike) -> Noise:
-    """Noise from ``losses[optimizers, seeds]``, all finite. Needs two seeds; BadInput otherwise."""
-    table = np.asarray(losses, dtype=float)
-    if table.ndim != 2 or table.shape[1] < 2 or table.shape[0] < 1:
-        seeds = table.shape[-1] if table.ndim else 0
-        raise BadInput(f"{seeds} seed tells nothing about seed noise: give --seeds 2 or more")
-    if not np.all(np.isfinite(table)):
-        raise BadInput("seed noise needs finite losses: leave diverged optimizers out")
-    optimizers, seeds = table.shape
-    of_optimizer, of_seed = table.mean(axis=1, keepdims=True), table.mean(axis=0, keepdims=True)
-    own_freedom, seed_freedom = (optimizers - 1) * (seeds - 1), seeds - 1
-    own = table - of_optimizer - of_seed + table.mean()
-    seed_square = optimizers * float(np.sum((of_seed - table.mean()) ** 2)) / seed_freedom
-    own_square = float(np.sum(own**2)) / own_freedom if own_freedom else seed_square
-    # The pooled variance of a run is this mixture of the two mean squares; Satterthwaite (1946) for its freedom.
-    parts = [(seed_square / optimizers, seed_freedom)]
+def pooled_noise(*tables: ArrayLike) -> Noise:
+    """Noise from ``losses[optimizers, seeds]``, all finite; several tables, each of its own place, are pooled.
+
+    Needs two seeds; BadInput otherwise.
+    """
+    checked = [np.asarray(table, dtype=float) for table in tables]
+    for table in checked:
+        if table.ndim != 2 or table.shape[1] < 2 or table.shape[0] < 1:
+            seeds = table.shape[-1] if table.ndim else 0
+            raise BadInput(f"{seeds} seed tells nothing about seed noise: give --seeds 2 or more")
+        if not np.all(np.isfinite(table)):
+            raise BadInput("seed noise needs finite losses: leave diverged optimizers out")
+    if not checked:
+        raise BadInput("no cell with two seeds tells anything about seed noise: give --seeds 2 or more")
+    optimizers = np.array([len(table) for table in checked])
+    seed_freedom = np.array([table.shape[1] - 1 for table in checked])
+    own_freedom = int(np.sum((optimizers - 1) * seed_freedom))
+    of_seed = [table.mean(axis=0, keepdims=True) - table.mean() for table in checked]
+    own = [t - t.mean(axis=1, keepdims=True) - seed for t, seed in zip(checked, of_seed, strict=True)]
+    seed_square = optimizers * np.array([float(np.sum(seed**2)) for seed in of_seed]) / seed_freedom
+    share = seed_freedom / seed_freedom.sum()
+    own_square = sum(float(np.sum(left**2)) for left in own)
+    own_square = own_square / own_freedom if own_freedom else float(share @ seed_square)
+    # The pooled variance of a run is this mixture of the mean squares; Satterthwaite (1946) for its freedom.
+    parts = [*zip(share * seed_square / optimizers, seed_freedom, strict=True)]
     if own_freedom:
-        parts.append((own_square * (optimizers - 1) / optimizers, own_freedom))
-    variance = sum(part for part, _ in parts)
-    spread = sum(part**2 / freedom for part, freedom in parts)
-    freedom = variance**2 / spread if spread > 0 else float(seed_freedom)
-    return Noise(
-        math.sqrt(variance), freedom, math.sqrt(own_square), own_freedom or seed_freedom, (optimizers, seeds)
-    )
+        parts.append((own_square * float(share @ ((optimizers - 1) / optimizers)), own_freedom))
+    variance = float(sum(part for part, _ in parts))
+    spread = float(sum(part**2 / freedom for part, freedom in parts))
+    freedom = variance**2 / spread if spread > 0 else float(seed_freedom.sum())
+    shape = (int(optimizers.max()), int(seed_freedom.max()) + 1)
+    own_known = own_freedom or int(seed_freedom.sum())
+    return Noise(math.sqrt(variance), float(freedom), math.sqrt(own_square), own_known, shape)
 
 
 def final_loss(losses: ArrayLike, noise: Noise, level: float = LEVEL) -> Interval:
