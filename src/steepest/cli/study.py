@@ -40,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0; 1 where `run` ended with runs missing."""
+    """0; 1 where `run` ended with runs that are missing or failed."""
     from steepest.lab import corpus as corpora
     from steepest.lab.cluster.local import cores
     from steepest.lab.study.price import check_budget, priced
@@ -111,7 +111,7 @@ def _tell(standing: Standing, args: argparse.Namespace) -> bool:
     told = status(standing)
     if args.json:
         print(json.dumps(told, indent=1, ensure_ascii=False))
-        return bool(told["ended"])
+        return bool(told["ended"] and not told["failures"])
     rows = [
         (
             cell["optimizer"], cell["size"], cell["variant"], f"{cell['tokens']:,}", f"{cell['done']}",
@@ -134,7 +134,7 @@ def _tell(standing: Standing, args: argparse.Namespace) -> bool:
         f"{told['done']} runs done ({told['tokens']:,} tokens), {told['running']} running, "
         f"{told['waiting']} asked for and waiting{left}" + ("; the protocol has ended" if told["ended"] else "")
     )
-    return bool(told["ended"])
+    return bool(told["ended"] and not told["failures"])
 
 
 class _Line:

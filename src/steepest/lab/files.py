@@ -98,6 +98,15 @@ def locked(folder: Path, notice: Callable[[str], None] = tell, wait: bool = True
         yield
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a process is in ``folder``; looking disturbs none that looks, and none that waits."""
+    path = folder / "lock"
+    if fcntl is None or not path.exists():
+        return False
+    with writing(path), open(path, encoding="utf-8") as file:
+        return not _taken(file, path, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
 def _taken(file: IO[str], path: Path, operation: int) -> bool:
     """Takes the lock; False where another process has it and ``operation`` does not wait."""
     with writing(path):  # a file system without locks

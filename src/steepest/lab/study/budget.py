@@ -40,7 +40,7 @@ class Purse:
         if budget.runs is None and budget.tokens is None and budget.hours is None:
             return True
         folder = make_folder(self.folder / "budget")
-        with locked(folder):
+        with locked(folder, notice=lambda message: None):
             taken = self._taken(folder / TAKEN)
             for name, result in self.standing.results.items():
                 taken.setdefault(name, result.trained)

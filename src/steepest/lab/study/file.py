@@ -12,7 +12,8 @@ from steepest.lab.config import ModelChoice, RunConfig
 from steepest.lab.model import non_embedding
 from steepest.lab.settings import build, fit
 from steepest.lab.study import study as studies
-from steepest.lab.study.space import RUN, batches_around, recipe
+from steepest.lab.study.space import batches_around, recipe
+from steepest.registry import resolve
 
 if TYPE_CHECKING:
     from steepest.lab.study.study import Study
@@ -37,9 +38,12 @@ def study_of(cls: type[Study], values: Mapping[str, Any], name: str) -> Study:
         raise BadInput(
             f"the baseline {baseline!r} is not among the optimizers: add it, or name one with baseline="
         )
-    grids = _grids(values.get("grids", {}), optimizers)
     base = _base(values.get("run", {}))
+    has = {name: {"lr", *recipe(resolve(name), {}, base)} for name in optimizers}
+    grids = _grids(values.get("grids", {}), has)
     axes = _texts(values, "axes") if values.get("axes") else ()
+    for axis in axes:
+        _check_shared("axes", axis, has)
     batches = {base.batch}
     if not axes or "batch" in axes:
         batches |= {
@@ -129,26 +133,27 @@ def _amounts(values: Mapping[str, Any], where: str) -> tuple[str, list[float]]:
     return given[0], list(numbers)
 
 
-def _grids(grids: Any, optimizers: tuple[str, ...]) -> dict[str, dict[str, list[Any]]]:
+def _grids(grids: Any, has: Mapping[str, set[str]]) -> dict[str, dict[str, list[Any]]]:
     """Per optimizer; what is given for all goes to those that have it."""
-    from steepest.registry import resolve
-
     shared = {k: v for k, v in _table({"grids": grids}, "grids").items() if not isinstance(v, Mapping)}
     own = {k: v for k, v in grids.items() if isinstance(v, Mapping)}
     for name in own:
-        if name not in optimizers:
-            raise UnknownName.among("optimizer in grids", name, optimizers)
-    has = {name: {"lr", *recipe(resolve(name), {}, RunConfig()), *RUN} for name in optimizers}
+        if name not in has:
+            raise UnknownName.among("optimizer in grids", name, has)
     for axis in shared:
-        if not any(axis in names for names in has.values()):
-            raise UnknownName.among("hyperparameter in grids", axis, set().union(*has.values()))
+        _check_shared("grids", axis, has)
     found = {}
-    for name in optimizers:
+    for name in has:
         found[name] = {k: v for k, v in shared.items() if k in has[name]} | dict(own.get(name, {}))
         for axis, grid in found[name].items():
             if not isinstance(grid, list | tuple):
                 raise BadInput(f"grids: {axis}={grid!r} must be a list of values; [] searches none")
     return found
+
+
+def _check_shared(where: str, axis: str, has: Mapping[str, set[str]]) -> None:
+    if not any(axis in names for names in has.values()):
+        raise UnknownName.among(f"hyperparameter in {where}", axis, set().union(*has.values()))
 
 
 def _settings(settings: Any, optimizers: tuple[str, ...]) -> dict[str, dict[str, Any]]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from steepest.core.errors import SteepestError
 from steepest.lab.cluster.local import Job, Outcome, submit
 from steepest.lab.config import RunConfig, plan
-from steepest.lab.files import Busy, locked, make_folder
+from steepest.lab.files import Busy, is_locked, make_folder
 from steepest.lab.record import RESULT
 from steepest.lab.study.asking import Course
 from steepest.lab.study.budget import Purse
@@ -157,7 +157,7 @@ class _Desk:
                 del self.aside[run]
                 new += self.standing.tell(run, result)
                 self.watch(self.standing, run, None)
-            elif is_free(folder):
+            elif not is_locked(folder):
                 del self.aside[run]
                 new.append(run)
         return new
@@ -171,6 +171,7 @@ def hold(
     out: Path,
     workers: int,
     watch: Watch = lambda standing, run, value: None,
+    submit: Callable[..., list[Outcome]] = submit,
 ) -> Standing:
     """Makes all runs of the study that are not finished and that its budget allows; how it then stands.
 
@@ -196,16 +197,5 @@ def trained(config: RunConfig, runs: Path, corpus_path: Path, report: Callable[[
 
 def wait(runs: Path, names: tuple[str, ...], report: Callable[[Any], None]) -> None:
     """The job that waits until one of these runs is finished, or left unfinished."""
-    while not any((runs / name / RESULT).exists() or is_free(runs / name) for name in names):
+    while not any((runs / name / RESULT).exists() or not is_locked(runs / name) for name in names):
         time.sleep(POLL)
-
-
-def is_free(folder: Path) -> bool:
-    """Whether no process trains in the folder."""
-    if not (folder / "lock").exists():
-        return True
-    try:
-        with locked(folder, wait=False):
-            return True
-    except Busy:
-        return False

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steepest.lab.analysis.runs import Cell
+from steepest.lab.files import is_locked
 from steepest.lab.record import ROWS
-from steepest.lab.study.hold import is_free
 
 if TYPE_CHECKING:
     from steepest.lab.study.hold import Standing
@@ -30,8 +30,7 @@ def status(standing: Standing) -> dict[str, Any]:
         if result is None:
             if run not in standing.missing:
                 continue
-            is_running = (standing.runs / run).exists() and not is_free(standing.runs / run)
-            told["running" if is_running else "waiting"] += 1
+            told["running" if is_locked(standing.runs / run) else "waiting"] += 1
             continue
         told["done"] += 1
         told["diverged"] += result.loss is None
