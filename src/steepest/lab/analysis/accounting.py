@@ -38,7 +38,7 @@ class Search:
 
     def told(self) -> dict[str, Any]:
         """As a flat piece of the evidence document."""
-        return asdict(self)
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 
 def accounting(certificates: Iterable[Certificate]) -> list[Search]:

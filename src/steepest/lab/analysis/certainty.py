@@ -31,21 +31,23 @@ def noise_section(
     finals: Sequence[Final],
     baseline: str,
     *,
+    noise: Noise | None = None,
     irrelevant: Sequence[Irrelevant] = (),
     worth: Mapping[Place, float] | None = None,
     level: float = LEVEL,
 ) -> dict[str, Told]:
     """``noise`` and ``power`` of ``study.json``; empty where nothing tells the noise.
 
-    The noise is that of the finals' seeds; without, of any setting with repeated seeds; without, the first of
-    ``irrelevant``. worth: -dL / d ln D by place, of the baseline's law fitted here if None.
+    The noise is that of the finals' seeds; without, of any setting with repeated seeds; without, ``noise`` from
+    elsewhere or the first of ``irrelevant``. worth: -dL / d ln D by place, of the baseline's law fitted here if
+    None.
     """
     repeated = repeats(finals) or repeats(runs)
-    noise = seed_noise(repeated) or (irrelevant[0].noise if irrelevant else None)
+    noise = seed_noise(repeated) or noise or (irrelevant[0].noise if irrelevant else None)
     if noise is None or noise.own_sd == 0:
         return {}
     worth = slopes(finals, baseline) if worth is None else worth
-    known = of_repeats(repeated, worth) or _from_elsewhere(irrelevant[0], finals, worth)
+    known = of_repeats(repeated, worth) or _from_elsewhere(noise, irrelevant, finals, worth)
     found = floors(repeated, level)
     same, pooled = same_spread(found, level), pooled_floor(found, level)
     gaps = comparisons(finals, baseline, noise, level)
@@ -77,16 +79,17 @@ def noise_section(
     return {"noise": section | {"text": said}, "power": planned(known, Design(level))}
 
 
-def _from_elsewhere(told: Irrelevant, finals: Sequence[Final], worth: Mapping[Place, float]) -> Known:
-    optimizers = len({final.cell.optimizer for final in finals})
-    source = f"{told.pairs} pairs of runs that differ in {told.name} alone"
+def _from_elsewhere(
+    noise: Noise, irrelevant: Sequence[Irrelevant], finals: Sequence[Final], worth: Mapping[Place, float]
+) -> Known:
+    told = next((one for one in irrelevant if one.noise == noise), None)
     return Known(
-        told.floor.sd,
-        told.floor.freedom,
+        noise.own_sd,
+        noise.own_freedom,
         seeds=max((len(final.losses) for final in finals), default=None),
-        optimizers=max(2, optimizers),
+        optimizers=max(2, len({final.cell.optimizer for final in finals})),
         slopes=worth,
-        source=source,
+        source="elsewhere" if told is None else f"{told.pairs} pairs of runs that differ in {told.name} alone",
         elsewhere=True,
     )
 

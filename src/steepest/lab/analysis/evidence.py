@@ -12,6 +12,9 @@ cells               one per optimizer, size, tokens and variant: final loss with
                     and what they cost, the hyperparameters behind it (``best``) and ``how`` the loss came about
 curves              validation loss along the final runs of the longest schedule of each size, thinned
 runs, runs_count    the lowest runs of every cell, and how many runs there are in all (runs.csv has each)
+noise, power        of the seeds: sd, intervals, which differences are ties; what so many seeds could have seen
+certificates        one per cell: which neighbours of its setting were tried, better or not; brackets and edges
+accounting          one per optimizer: runs, tokens, operations, seconds, and the size of its search space
 not_supported       what the evidence does not allow, sentence by sentence
 warnings            what went wrong on the way
 provenance          versions, hardware, identities: whatever the caller knows
@@ -25,13 +28,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from steepest.core.errors import UnknownName
+from steepest.lab.analysis.certainty import certificates_section, noise_section
+from steepest.lab.analysis.certificate import Grid
 from steepest.lab.analysis.costs import Costs, costs_of
 from steepest.lab.analysis.finals import FRESH, behind, lost
 from steepest.lab.analysis.interval import LEVEL, Interval, Noise, final_loss
 from steepest.lab.analysis.limits import limits
+from steepest.lab.analysis.noise import Irrelevant, repeats, seed_noise
 from steepest.lab.analysis.runs import DIVERGED, TOKENS_PER_WEIGHT, Cell, Final, Run, by_cell, grouped
 from steepest.lab.analysis.scaling import laws_section
-from steepest.lab.analysis.speedup import study_noise
 
 FORMAT = 1
 SHOWN_RUNS = 240
@@ -56,6 +61,8 @@ def evidence(
     level: float = LEVEL,
     warnings: Sequence[str] = (),
     provenance: Mapping[str, Any] | None = None,
+    irrelevant: Sequence[Irrelevant] = (),
+    spaces: Mapping[Cell | str, Grid] | None = None,
     sections: Mapping[str, Any] | None = None,
     created: str | None = None,
 ) -> dict[str, Any]:
@@ -63,8 +70,9 @@ def evidence(
 
     noise: of the seeds, where it is known from elsewhere; otherwise the finals measure it. costs: per token, over
     the baseline's; from the runs behind the finals if None, which have no comparable seconds. predict: (weights,
-    ratio) at which the joint laws are compared. sections: what only this study has, put in as it is. Raises
-    UnknownName for a ``baseline`` without a run.
+    ratio) at which the joint laws are compared. irrelevant: noise read off hyperparameters that cannot matter.
+    spaces: the grids that were searched, by cell or by optimizer. sections: what only this study has, put in as
+    it is. Raises UnknownName for a ``baseline`` without a run.
     """
     optimizers = list(dict.fromkeys(run.optimizer for run in runs))
     if baseline not in optimizers:
@@ -72,7 +80,7 @@ def evidence(
     optimizers = [baseline, *(name for name in optimizers if name != baseline)]
     weights = {run.size: run.weights for run in runs}
     missing, measured = lost(runs), behind(runs, finals)
-    pooled = noise or study_noise(finals)
+    pooled = noise or seed_noise(repeats(finals))
     study: dict[str, Any] = {
         "format": FORMAT,
         "kind": "study",
@@ -94,7 +102,9 @@ def evidence(
     }
     if any(final.cell.optimizer == baseline for final in finals):
         costs = costs_of(measured, baseline) if costs is None else costs
+        study |= noise_section(runs, finals, baseline, noise=noise, irrelevant=irrelevant, level=level)
         study |= laws_section(finals, baseline, noise=noise, costs=costs, predict=predict, level=level)
+    study |= certificates_section(runs, finals, spaces, pooled, level)
     study |= sections or {}
     return study | {"not_supported": limits(study)}
 

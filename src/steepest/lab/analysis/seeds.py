@@ -165,7 +165,7 @@ def _seeds(row: Mapping[str, Any]) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.2g}\N{NO-BREAK SPACE}%" if share < 1 else f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
+    return f"{100 * share:.2g} %" if share < 1 else f"{100 * share:.0f} %"
 
 
 def _span(shares: Sequence[float]) -> str:

@@ -263,7 +263,7 @@ def _spent(study: Study, entry: Study) -> str:
 
 def _plain(value: Any) -> Any:
     """A smallest and largest in one cell of a table."""
-    return f"{value[0]} to {value[1]}" if isinstance(value, list | tuple) else value
+    return f"{value[0]} to {value[1]}" if isinstance(value, list) else value
 
 
 def power(study: Study) -> Figure | None:
