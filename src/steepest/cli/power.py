@@ -8,6 +8,7 @@ Exit status: 0 done.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,10 +100,12 @@ def _read(path: Path, baseline: str) -> Known:
     from steepest.lab.report.load import RACE, STUDY, load
 
     if path.is_dir() and not any((path / name).exists() for name in (RACE, STUDY)):
-        from steepest.lab.ledger import runs_of
+        from steepest.lab.ledger import read_runs
 
-        runs = runs_of(path)
-        finals = finals_of(runs)
+        ledger = read_runs(path)
+        for problem in ledger.problems:
+            print(f"steepest: {problem}", file=sys.stderr)
+        runs, finals = ledger.runs, finals_of(ledger.runs)
         known = seeds.of_repeats(repeats(finals) or repeats(runs), slopes(finals, baseline))
         if known is None:
             raise BadInput(f"no run in {path} has a second seed: its noise is not known, give --sd such as 0.004")

@@ -159,34 +159,13 @@ def _bartlett(variances: np.ndarray, freedom: np.ndarray) -> np.ndarray:
 
 
 def seed_noise(repeated: Iterable[Repeats]) -> Noise | None:
-    """The noise of all that was repeated, as ``interval.py`` models it; None where nothing was.
+    """The noise of all that was repeated (:func:`pooled_noise`); None where nothing was.
 
-    Settings of one place over the same seeds are one table of :func:`pooled_noise`, so that what a seed shares
-    with all of them is told apart from what it does not.
+    Settings of one place over the same seeds are one table, so that what a seed shares with all of them is told
+    apart from what it does not.
     """
-    return combined([pooled_noise([row.losses for row in rows]) for rows in tabled(repeated).values()])
-
-
-def combined(tables: Sequence[Noise]) -> Noise | None:
-    """The noises of several tables as one, each weighted by its seeds; None for none.
-
-    What runs do not share under their seed comes from tables of two settings or more, where there is one. The
-    freedom is Satterthwaite's (1946).
-    """
-    if not tables:
-        return None
-    seeds = sum(table.shape[1] - 1 for table in tables)
-    parts = [(table.sd**2 * (table.shape[1] - 1) / seeds, table.freedom) for table in tables]
-    variance, spread = sum(part for part, _ in parts), sum(part**2 / freedom for part, freedom in parts)
-    paired = [table for table in tables if table.shape[0] > 1] or tables
-    own_freedom = sum(table.own_freedom for table in paired)
-    return Noise(
-        math.sqrt(variance),
-        variance**2 / spread if spread > 0 else float(seeds),
-        math.sqrt(sum(t.own_sd**2 * t.own_freedom for t in paired) / own_freedom),
-        own_freedom,
-        (max(t.shape[0] for t in tables), max(t.shape[1] for t in tables)),
-    )
+    tables = [[row.losses for row in rows] for rows in tabled(repeated).values()]
+    return pooled_noise(*tables) if tables else None
 
 
 def tabled(repeated: Iterable[Repeats]) -> dict[tuple[object, ...], list[Repeats]]:
