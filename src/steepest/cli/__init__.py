@@ -17,6 +17,7 @@ VERBS = {
     "report": "draw the page and the files of a finished race or study again",
     "import": "read others' records (CSV, Parquet, W&B) as runs that the lab judges",
     "power": "seeds that a difference takes, and what a study could have seen",
+    "replay": "judge a published study again from its released numbers",
     "train": "train one model with one optimizer",
     "runs": "list recorded runs, finished or under way",
     "corpus": "build or inspect token shards from text",

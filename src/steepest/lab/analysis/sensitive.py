@@ -9,7 +9,7 @@ answer depends on the threshold and on what was run: :func:`sweep` gives it at s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,8 @@ class Sensitivity:
     """What the rule says of one optimizer at one threshold (None: the near-best runs were given, not found).
 
     sensitive: names, sorted. common: of every other hyperparameter that varies, the values that are near-best in
-    every regime, the most frequent first. unjudged: not recorded in every near-best run. regimes: their number.
+    every regime, the most frequent first. unjudged: searched, but not recorded in every near-best run. regimes:
+    their number.
     """
 
     optimizer: str
@@ -57,11 +58,18 @@ def near_best(runs: Sequence[Run], threshold: float) -> list[Run]:
 
 
 def judged(
-    near: Sequence[Sequence[Mapping[str, Scalar]]], optimizer: str = "", threshold: float | None = None
+    near: Sequence[Sequence[Mapping[str, Scalar]]],
+    optimizer: str = "",
+    threshold: float | None = None,
+    searched: Collection[str] | None = None,
 ) -> Sensitivity:
-    """The rule over the near-best settings of each regime; regimes without any are left out."""
+    """The rule over the near-best settings of each regime; regimes without any are left out.
+
+    searched: the hyperparameters to judge; all if None.
+    """
     near = [regime for regime in near if regime]
-    names = dict.fromkeys(name for regime in near for values in regime for name in values)
+    names = {name for regime in near for values in regime for name in values}
+    names &= names if searched is None else {*searched}
     sensitive, unjudged = [], []
     common: dict[str, tuple[Scalar, ...]] = {}
     for name in sorted(names):
@@ -78,10 +86,20 @@ def judged(
 
 
 def sensitivity(runs: Sequence[Run], threshold: float) -> Sensitivity:
-    """The rule over runs of one optimizer, whose places are the regimes."""
+    """The rule over runs of one optimizer, whose places are the regimes, for what was searched in any of them."""
     regimes = grouped(runs, lambda run: run.cell.place).values()
     near = [[run.hyperparameters for run in near_best(regime, threshold)] for regime in regimes]
-    return judged(near, runs[0].optimizer if runs else "", threshold)
+    searched = {name for regime in regimes for name in _varied(regime)}
+    return judged(near, runs[0].optimizer if runs else "", threshold, searched)
+
+
+def _varied(runs: Sequence[Run]) -> set[str]:
+    """Hyperparameters of which the runs have more than one value; what some do not record has none there."""
+    seen: dict[str, set[Scalar]] = {}
+    for run in runs:
+        for name, value in run.hyperparameters.items():
+            seen.setdefault(name, set()).add(value)
+    return {name for name, values in seen.items() if len(values) > 1}
 
 
 def sweep(runs: Sequence[Run], thresholds: Sequence[float] = THRESHOLDS) -> list[Sensitivity]:

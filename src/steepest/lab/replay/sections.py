@@ -68,8 +68,8 @@ def place_of(run: Run) -> At:
 
 
 def predictions(released: Released, sections: Sequence[Told]) -> list[Told]:
-    """h(N, D) of every hyperparameter that is sensitive at the paper's threshold, by the authors' near-best settings
-    or in their table, and of those always searched.
+    """h(N, D) of what is sensitive at the paper's threshold, by the authors' near-best settings or in their table,
+    and of what they always searched.
 
     The optima are the runs that the authors' ablations surround, as in their code, up to ratio 8 and below the
     largest size. The offset form is fitted for the optimizers that they predicted.
