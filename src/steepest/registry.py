@@ -271,8 +271,13 @@ class Contender:
             for p in trial.parameters():
                 p.grad = torch.zeros_like(p)
             optimizer.step()
-        tensors = [t for state in optimizer.state.values() for t in state.values() if isinstance(t, torch.Tensor)]
-        return sum(t.numel() * t.element_size() for t in tensors)
+        return held_bytes(optimizer)
+
+
+def held_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """Bytes of state that an optimizer holds now."""
+    tensors = [t for state in optimizer.state.values() for t in state.values() if isinstance(t, torch.Tensor)]
+    return sum(t.numel() * t.element_size() for t in tensors)
 
 
 def resolve(spec: str) -> Contender:

@@ -19,7 +19,7 @@ import pytest
 
 from steepest.cli import main
 from steepest.core.errors import BadInput, CorruptFile
-from steepest.lab import record
+from steepest.lab import foreign, record
 from steepest.lab.config import ModelChoice, OptimizerConfig, RunConfig, ScheduleConfig
 from steepest.lab.corpus import Corpus
 from steepest.lab.ledger import index, ledger, read_runs, runs_of
@@ -107,6 +107,7 @@ def test_a_record_is_a_run_with_all_that_may_be_varied_flat(real: Path, tiny_cor
     assert not {"betas", "companion", "version", "accumulation", "precision"} & set(run.hyperparameters)
     assert entry.ground["corpus"] == tiny_corpus.manifest["identity"][:8]
     assert entry.created == pytest.approx(time.time(), abs=600)
+    assert run.state_bytes is not None and 4 < run.state_bytes < 8  # one moment of the matrices, two of the rest
     assert run.curve == ()
 
 
@@ -209,8 +210,11 @@ def test_a_damaged_record_is_named_and_the_good_ones_are_there(
         assert [run.run for run in found.runs] == [good.name]
         (problem,) = found.problems
         assert str(bad) in problem and told in problem and "\n" not in problem
+    notices: list[str] = []
+    assert [run.run for run in runs_of(runs, notice=notices.append)] == [good.name]
+    assert notices == [f"left out: {problem}"]
     with pytest.raises(CorruptFile, match=told):
-        runs_of(runs)
+        runs_of(runs, [bad.name])
 
 
 @pytest.mark.parametrize("loss", [None, "3.1", float("nan"), float("inf"), True, -1.0, [3.1]])
@@ -571,7 +575,7 @@ def test_the_command_lists_what_can_be_compared_together_and_best_first(
     assert sum("diverged at 4 of 30" in row and "momentum=0.5" in row for row in rows) == 1
     assert sum("at 30 of 30, last row 2 h ago" in row for row in rows) == 1
     assert blank == ""
-    assert totals.startswith("5 runs: 3 finished, 1 diverged, 1 unfinished; 7,936 tokens in ")
+    assert totals.startswith("5 runs: 3 finished, 1 diverged, 1 unfinished; 7.94k tokens in ")
 
 
 def test_the_command_shows_those_that_are_asked_for(
@@ -623,7 +627,7 @@ def test_the_command_tells_at_the_end_what_it_left_out_and_exits_1(
     assert "1 runs: 1 finished" in found.out and "12 records left out" in found.out
     lines = found.err.splitlines()
     assert lines[0].startswith("left out: ") and any(path.name in lines[0] for path in bad)
-    assert lines[10] == "left out: 2 more; --json tells all"
+    assert lines[10] == "left out: 2 more"
     assert lines[11].endswith("its seconds are no times: its times are not used")
     assert runs_command(runs, "--json") == 1
     whole = json.loads(capsys.readouterr().out)
@@ -640,9 +644,11 @@ def test_the_command_writes_every_hyperparameter_in_a_column(
     with open(file, newline="") as text:
         (row,) = csv.DictReader(text)
     (run,) = runs_of(runs)
-    assert (row["optimizer"], row["size"], row["rule.size"]) == ("muon", "20k:layers=1", "7")
-    assert float(row["loss"]) == run.loss and float(row["companion.beta2"]) == 0.98
-    assert (row["reason"], row["seq"]) == ("", "16")
+    assert (row["optimizer"], row["size"], row["hp.size"], row["reason"]) == ("muon", "20k:layers=1", "7", "")
+    (again,) = foreign.read(file).runs
+    assert again.cell == run.cell
+    assert (again.loss, again.seed, again.seconds) == (run.loss, run.seed, run.seconds)
+    assert again.hyperparameters == run.hyperparameters
 
 
 def test_an_empty_folder_has_no_runs_and_a_missing_one_is_bad_input(

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steepest.core.errors import BadInput, UnknownName
+from steepest.lab.report.words import duration
+from steepest.lab.report.words import tokens as counted
 
 if TYPE_CHECKING:
     from steepest.lab.analysis.runs import Scalar
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
 SUMMARY = "list recorded runs, finished or under way"
 
 STATUSES = ("finished", "diverged", "unfinished")
-TOLD = 10
-"""Problems and warnings that are printed; --json holds all."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--status", choices=STATUSES, help="only these")
     add("--since", metavar="WHEN", help="only runs that began since 2026-01-31, 2026-01-31T12:00, 90m, 12h or 7d")
     add("--sort", choices=SORTS, default="place", help="by model, tokens and loss, or by one column (place)")
-    add("--csv", type=Path, metavar="FILE", help="write them to FILE, every hyperparameter in a column of its own")
+    add("--csv", type=Path, metavar="FILE", help="write them to FILE, each hyperparameter in a column hp.NAME")
     add("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -124,11 +124,8 @@ def _print(folder: Path, ledger: Ledger, entries: Sequence[Entry], written: Path
     if written is not None:
         print(f"{written}: {len(entries):,} runs in columns")
     sys.stdout.flush()
-    for kind, lines in (("left out", ledger.problems), ("note", ledger.warnings)):
-        for line in lines[:TOLD]:
-            print(f"{kind}: {line}", file=sys.stderr)
-        if len(lines) > TOLD:
-            print(f"{kind}: {len(lines) - TOLD:,} more; --json tells all", file=sys.stderr)
+    for line in ledger.told():
+        print(line, file=sys.stderr)
 
 
 COLUMNS = (
@@ -158,7 +155,7 @@ def _cells(entry: Entry, settings: Sequence[str], now: float) -> tuple[str, ...]
         _value(values.get("lr")),
         str(run.seed),
         "" if run.loss is None else f"{run.loss:.4f}",
-        "" if run.seconds is None else _span(run.seconds),
+        "" if run.seconds is None else duration(run.seconds),
         "" if entry.created is None else f"{datetime.fromtimestamp(entry.created):%Y-%m-%d %H:%M}",
         _state(entry, now),
         " ".join(f"{name}={_value(values[name])}" for name in settings if name in values),
@@ -171,8 +168,8 @@ def _state(entry: Entry, now: float) -> str:
         return ""
     if entry.updated is None:
         return f"diverged at {entry.step:,} of {entry.run.steps:,}"
-    age = f"last row {_span(now - entry.updated)} ago" if entry.step else f"began {_span(now - entry.updated)} ago"
-    return f"at {entry.step:,} of {entry.run.steps:,}, {age}"
+    age = duration(max(0.0, now - entry.updated))
+    return f"at {entry.step:,} of {entry.run.steps:,}, {'last row' if entry.step else 'began'} {age} ago"
 
 
 def _settings(entries: Sequence[Entry]) -> dict[str, list[str]]:
@@ -200,14 +197,6 @@ def _value(value: Scalar) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _span(seconds: float) -> str:
-    """``48 s``, ``8.2 min``, ``3.2 h``, ``12 days``."""
-    for length, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 1.5 * length:
-            return f"{seconds / length:.2g} {unit}"
-    return f"{max(0.0, seconds):.2g} s"
-
-
 def _totals(folder: Path, ledger: Ledger, entries: Sequence[Entry]) -> str:
     if not ledger.entries:
         return f"no runs in {folder}"
@@ -216,7 +205,10 @@ def _totals(folder: Path, ledger: Ledger, entries: Sequence[Entry]) -> str:
     tokens = sum(entry.run.tokens * entry.step // (entry.run.steps or 1) for entry in entries)
     seconds = math.fsum(entry.run.seconds or 0.0 for entry in entries)
     of = f" of {len(ledger.entries):,}" if len(entries) < len(ledger.entries) else ""
-    lines = [f"{len(entries):,}{of} runs" + (f": {told}; {tokens:,} tokens in {_span(seconds)}" if told else "")]
+    lines = [
+        f"{len(entries):,}{of} runs"
+        + (f": {told}; {counted(tokens)} tokens in {duration(seconds)}" if told else "")
+    ]
     if ledger.problems:
         lines[0] += f"; {len(ledger.problems):,} records left out"
     return "\n".join(lines)
@@ -231,26 +223,26 @@ def _progress(read: int) -> None:
 
 def _facts(entry: Entry) -> dict[str, Any]:
     run = entry.run
+    names = (
+        "run",
+        "optimizer",
+        "size",
+        "weights",
+        "tokens",
+        "ratio",
+        "variant",
+        "status",
+        "loss",
+        "seed",
+        "steps",
+    )
     return {
-        "run": run.run,
-        "optimizer": run.optimizer,
-        "size": run.size,
-        "weights": run.weights,
-        "tokens": run.tokens,
-        "ratio": run.ratio,
-        "variant": run.variant,
-        "status": run.status,
-        "loss": run.loss,
-        "seed": run.seed,
+        **{name: getattr(run, name) for name in names},
         "step": entry.step,
-        "steps": run.steps,
-        "seconds": run.seconds,
-        "state_bytes": run.state_bytes,
+        **{name: getattr(run, name) for name in ("seconds", "state_bytes", "reason", "source")},
         "began": _iso(entry.created),
         "updated": _iso(entry.updated),
-        "reason": run.reason,
-        **{name: value for name, value in entry.ground.items() if name != "seq"},
-        "record": run.source,
+        **entry.ground,
     }
 
 
@@ -270,12 +262,11 @@ def _print_json(ledger: Ledger, entries: Sequence[Entry]) -> None:
 
 
 def _write_csv(path: Path, entries: Sequence[Entry]) -> None:
-    """One line each; a hyperparameter whose name is another column's goes by ``rule.NAME``."""
-    rows = []
-    for entry in entries:
-        facts = _facts(entry)
-        own = {f"rule.{k}" if k in facts else k: v for k, v in entry.run.hyperparameters.items()}
-        rows.append(facts | own)
+    """One line each, as `steepest import` reads it."""
+    rows = [
+        _facts(entry) | {f"hp.{name}": value for name, value in entry.run.hyperparameters.items()}
+        for entry in entries
+    ]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     try:
         with open(path, "w", encoding="utf-8", newline="") as file:

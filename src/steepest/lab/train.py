@@ -30,6 +30,7 @@ from steepest.lab.estimate import Estimator
 from steepest.lab.files import locked, make_folder, tell
 from steepest.lab.model import Decoder, ModelConfig
 from steepest.optimizer import Optimizer as Stepper
+from steepest.registry import held_bytes
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class Progress:
 class RunResult:
     """How a run ended; ``result.json`` holds the same. Losses are nats/token, None for a diverged run.
 
-    seconds: training without evaluation. spikes: as ``lab/analysis/spikes.py`` scores the rows, also those of a
-    record from before scores were kept. ``present`` says that the run was finished before this call.
+    seconds: training without evaluation. state_bytes: of the optimizer, per weight. spikes: as analysis/spikes.py
+    scores the rows, also those of an older record. ``present`` says that the run was finished before this call.
     """
 
     folder: Path
@@ -69,6 +70,7 @@ class RunResult:
     optimizer_seconds: float
     evaluation_seconds: float
     estimate_seconds: float = 0.0
+    state_bytes: float | None = None
     spikes: dict[str, Any] = field(default_factory=dict)
     present: bool = False
 
@@ -99,9 +101,8 @@ def train(
 ) -> RunResult:
     """Trains ``runs/<first 16 digits of its identity>``, goes on with it, or returns the finished one.
 
-    threads: of torch; provenance, not identity, yet only the same number gives the same bits. A run that
-    another process trains is waited for, or with wait=False refused (:class:`steepest.lab.files.Busy`). An
-    interrupt writes a checkpoint before it raises KeyboardInterrupt.
+    threads: of torch; provenance, not identity, yet only the same number gives the same bits. wait: for a process
+    that trains the run now, else ``files.Busy``. An interrupt writes a checkpoint before KeyboardInterrupt.
     """
     if threads < 1:
         raise BadInput(f"threads={threads}: it must be at least 1")
@@ -347,6 +348,7 @@ class _Run:
             "val_loss": last["val_loss"] if reason is None else None,
             "val_bits_per_byte": last["val_bits_per_byte"] if reason is None else None,
             **{name: last[name] for name in _TIMES},
+            "state_bytes": held_bytes(self.optimizer) / sum(p.numel() for p in self.model.parameters()),
             "spikes": scores(self.rows, self.plan.config.divergence),
         }
         record.write_result(self.folder, result)

@@ -18,6 +18,7 @@ from typing import Any
 from steepest.core.errors import BadInput, CorruptFile
 from steepest.lab import record
 from steepest.lab.analysis.runs import FINISHED, UNFINISHED, Run
+from steepest.lab.files import tell
 from steepest.lab.ledger.entry import Entry, last_row, number, read_entry
 from steepest.lab.ledger.index import Index, line_of, stamp
 
@@ -43,13 +44,33 @@ class Ledger:
     def __post_init__(self) -> None:
         object.__setattr__(self, "runs", [entry.run for entry in self.entries])
 
+    def told(self, most: int = 10) -> list[str]:
+        """Problems and warnings, each sort cut after ``most`` lines."""
+        lines = []
+        for sort, found in (("left out", self.problems), ("note", self.warnings)):
+            lines += [f"{sort}: {line}" for line in found[:most]]
+            lines += [f"{sort}: {len(found) - most:,} more"] if len(found) > most else []
+        return lines
 
-def runs_of(folder: Path | str, ids: Iterable[str] | None = None, *, curves: bool = False) -> list[Run]:
-    """The runs of these identities, in their order, or all. Raises: CorruptFile where one is not to be had."""
+
+def runs_of(
+    folder: Path | str,
+    ids: Iterable[str] | None = None,
+    *,
+    curves: bool = False,
+    notice: Callable[[str], None] = tell,
+) -> list[Run]:
+    """The runs of these identities, in their order; or of all records that can be believed.
+
+    notice: is told what else there is to say. Raises: CorruptFile where a run that was asked for by its identity
+    is not to be had.
+    """
     ledger = read_runs(folder, ids, curves=curves)
-    if ledger.problems:
+    if ids is not None and ledger.problems:
         more = f" (and {len(ledger.problems) - 1} more)" if len(ledger.problems) > 1 else ""
         raise CorruptFile(ledger.problems[0] + more)
+    for line in ledger.told():
+        notice(line)
     return ledger.runs
 
 

@@ -27,12 +27,14 @@ def lr(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """``48 s``, ``8.2 min``, ``3.21 h``."""
+    """``48 s``, ``8.2 min``, ``3.21 h``, ``12.5 days``."""
     if seconds is None:
         return NOTHING
     if seconds < 90:
         return f"{seconds:.2g} s"
-    return f"{seconds / 60:.2g} min" if seconds < 5400 else f"{seconds / 3600:.3g} h"
+    if seconds < 5400:
+        return f"{seconds / 60:.2g} min"
+    return f"{seconds / 3600:.3g} h" if seconds < 172_800 else f"{seconds / 86_400:.3g} days"
 
 
 def loss(value: float | None) -> str:
