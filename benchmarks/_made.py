@@ -31,7 +31,7 @@ def made(
     sizes: Mapping[str, int] = SIZES,
     ratios: Sequence[int] = RATIOS,
     seeds: int = 3,
-    tried: int = 12,
+    tried: int = 16,
     curves: int = 24,
     random_state: int = 0,
 ) -> list[Run]:

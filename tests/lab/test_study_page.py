@@ -129,13 +129,13 @@ def test_drawings_are_sound_xml_with_finite_numbers_inside_the_frame_for(case, s
 # ---- what it says
 
 
-def verdicts(study, at, **words):
+def verdicts(study, at, flags=(), **words):
     """Gives the speedups at the largest size's longest schedule these words and values; everyone else is away."""
     for entry in study["speedups"]:
         if (entry["size"], entry["ratio"]) == at and entry["optimizer"] in words:
             word, value = words[entry["optimizer"]]
             low, high = {"no interval": (None, None)}.get(word, (0.9, 2.0))
-            entry |= {"word": word, "speedup": value, "low": low, "high": high, "flags": ["as told"]}
+            entry |= {"word": word, "speedup": value, "low": low, "high": high, "flags": [*flags]}
     gone = set(study["optimizers"]) - set(words) - {"adamw"}
     study["optimizers"] = [name for name in study["optimizers"] if name not in gone]
     study["cells"] = [cell for cell in study["cells"] if cell["optimizer"] not in gone]
@@ -159,6 +159,26 @@ def test_the_headline_tells_every_verdict_of_the_largest_size_and_longest_schedu
     assert summary.headline(study) == f"At 110k weights and 8× data, {sentence}"
 
 
+def test_a_flagged_number_of_the_headline_has_an_asterisk_and_the_asterisk_a_reason(study):
+    verdicts(study, ("110k", 8.0), ["outside the fitted range"], muon=("faster", 1.4))
+    assert summary.headline(study).endswith("faster than tuned AdamW: Muon 1.40×*.")
+    assert "* outside the data that the law was fitted to." in summary.lead(study)
+    verdicts(study, ("110k", 8.0), ["no upper end"], muon=("faster", 1.4))
+    assert "* flagged, as told below." in summary.lead(study)
+
+
+def test_certified_settings_are_named_under_the_headline_and_signed_in_the_table(study):
+    place = summary.decisive(study)
+    here = [entry for entry in study["certificates"] if (entry["size"], entry["tokens"]) == place]
+    for entry in here:
+        entry["certified"] = entry["optimizer"] == "soap"
+    assert "Certified there as local optima of their search: SOAP; the others are not." in summary.lead(study)
+    rows = {row["optimizer"]: row["cells"][-1] for row in summary.tables(study)[-1]["rows"]}
+    assert rows["soap"]["certified"] and not rows["muon"]["certified"]
+    study.pop("certificates")
+    assert any("is not recorded: none of them is certified" in said for said in summary.lead(study))
+
+
 def test_the_headline_goes_to_the_largest_place_that_has_a_verdict(study):
     study["speedups"] = [entry for entry in study["speedups"] if entry["size"] != "110k"]
     assert summary.headline(study).startswith("At 50k weights and 8× data")
@@ -169,7 +189,7 @@ def test_the_headline_goes_to_the_largest_place_that_has_a_verdict(study):
 
 
 def test_the_lead_follows_one_optimizer_over_the_sizes(study):
-    verdicts(study, ("20k", 8.0), muon=("faster", 1.4))
+    verdicts(study, ("20k", 8.0), ["outside the fitted range"], muon=("faster", 1.4))
     said, *_ = summary.lead(study)
     assert said.startswith("Muon at 8×: 1.40×* at 20k (0.90–2.00), ") and " at 110k (" in said
 
@@ -201,7 +221,7 @@ def test_the_page_says_headline_limits_settings_commands_and_runs(study, tmp_pat
         summary.headline(study), "Two records disagree.", *study["not_supported"], "weight_decay",
         study["command"], f"steepest report {tmp_path / 'study.json'}", "648 runs", "mean of 3 fresh seeds",
     ):  # fmt: skip
-        assert said.replace("'", "&#39;") in words, said
+        assert " ".join(said.replace("'", "&#39;").split()) in words, said
 
 
 def test_names_cannot_become_markup(study):

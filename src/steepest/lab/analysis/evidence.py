@@ -35,7 +35,8 @@ from steepest.lab.analysis.finals import FRESH, behind, lost
 from steepest.lab.analysis.interval import LEVEL, Interval, Noise, final_loss
 from steepest.lab.analysis.limits import limits
 from steepest.lab.analysis.noise import Irrelevant, repeats, seed_noise
-from steepest.lab.analysis.runs import DIVERGED, TOKENS_PER_WEIGHT, Cell, Final, Run, by_cell, grouped
+from steepest.lab.analysis.robustness_section import robustness_section
+from steepest.lab.analysis.runs import DIVERGED, TOKENS_PER_WEIGHT, Cell, Final, Place, Run, by_cell, grouped
 from steepest.lab.analysis.scaling import laws_section
 
 FORMAT = 1
@@ -55,24 +56,27 @@ def evidence(
     command: str,
     source: str,
     labels: Mapping[str, str] | None = None,
+    spaces: Mapping[Cell | str, Grid] | None = None,
     noise: Noise | None = None,
+    irrelevant: Sequence[Irrelevant] = (),
+    start: Mapping[Place, float] | None = None,
+    order: Mapping[str, float] | None = None,
     costs: Mapping[Cell, Costs] | None = None,
     predict: Sequence[tuple[float, float]] | None = None,
     level: float = LEVEL,
     warnings: Sequence[str] = (),
     provenance: Mapping[str, Any] | None = None,
-    irrelevant: Sequence[Irrelevant] = (),
-    spaces: Mapping[Cell | str, Grid] | None = None,
     sections: Mapping[str, Any] | None = None,
     created: str | None = None,
 ) -> dict[str, Any]:
     """The document of ``runs`` and their ``finals`` (see :func:`~steepest.lab.analysis.finals.finals_of`).
 
-    noise: of the seeds, where it is known from elsewhere; otherwise the finals measure it. costs: per token, over
-    the baseline's; from the runs behind the finals if None, which have no comparable seconds. predict: (weights,
-    ratio) at which the joint laws are compared. irrelevant: noise read off hyperparameters that cannot matter.
-    spaces: the grids that were searched, by cell or by optimizer. sections: what only this study has, put in as
-    it is. Raises UnknownName for a ``baseline`` without a run.
+    spaces: the grids that were searched, by optimizer or by cell. noise: of the seeds, where it is known from
+    elsewhere; otherwise repeated seeds tell it, or else the first of ``irrelevant``. start: loss of a run that
+    learned nothing, by place; order: when each run was made, by its name. costs: per token, over the baseline's;
+    from the runs behind the finals if None, which have no comparable seconds. predict: (weights, ratio) at which
+    the joint laws are compared. sections: what only this study has, put in as it is. Raises UnknownName for a
+    ``baseline`` without a run.
     """
     optimizers = list(dict.fromkeys(run.optimizer for run in runs))
     if baseline not in optimizers:
@@ -80,7 +84,8 @@ def evidence(
     optimizers = [baseline, *(name for name in optimizers if name != baseline)]
     weights = {run.size: run.weights for run in runs}
     missing, measured = lost(runs), behind(runs, finals)
-    pooled = noise or seed_noise(repeats(finals))
+    known = noise or (irrelevant[0].noise if irrelevant and not any(repeats(runs)) else None)
+    pooled = known or seed_noise(repeats(finals)) or seed_noise(repeats(runs))
     study: dict[str, Any] = {
         "format": FORMAT,
         "kind": "study",
@@ -102,9 +107,10 @@ def evidence(
     }
     if any(final.cell.optimizer == baseline for final in finals):
         costs = costs_of(measured, baseline) if costs is None else costs
+        study |= laws_section(finals, baseline, noise=known, costs=costs, predict=predict, level=level)
         study |= noise_section(runs, finals, baseline, noise=noise, irrelevant=irrelevant, level=level)
-        study |= laws_section(finals, baseline, noise=noise, costs=costs, predict=predict, level=level)
     study |= certificates_section(runs, finals, spaces, pooled, level)
+    study |= robustness_section(runs, finals, pooled, start=start, order=order)
     study |= sections or {}
     return study | {"not_supported": limits(study)}
 

@@ -100,7 +100,7 @@ def _uncertified(study: Study) -> Iterator[str]:
         (sum(entry["certified"] is None for entry in loose), "nothing moved around it in"),
     ):
         why += [f"{words} {count}"] if count else []
-    yield f"{_share(len(loose), len(found))} winners are not certified as local optima: {_listed(why, len(why))}"
+    yield f"{len(loose)} of {len(found)} winners are not certified as local optima: {_listed(why, len(why))}"
 
 
 def _speedups(study: Study) -> Iterator[str]:

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from steepest.lab.report.figure import Figure
-from steepest.lab.report.study import certificates, overview
+from steepest.lab.report.study import certificates, laws, overview
 
 Study = dict[str, Any]
 Draw = Callable[[Study], Figure | None]
 
 TOPICS: dict[str, tuple[Draw, ...]] = {
     "Final losses": overview.DRAWN,
+    "Laws and speedups": laws.DRAWN,
     "Certainty": certificates.DRAWN,
 }
 """Headings, and the figures under each; a figure is None where the study has no data for it."""

@@ -136,7 +136,7 @@ def _clauses(study: Study, place: Place, base: str) -> str:
     }.items():
         if word in groups:
             names = [
-                label(study, name) + (f" {times(stated[(name, *place)]).rstrip('*')}" if numbered else "")
+                label(study, name) + (f" {times(stated[(name, *place)])}" if numbered else "")
                 for name in groups[word]
             ]
             parts.append(f"{text.format(rival)}: {listed(names)}")
@@ -147,7 +147,14 @@ def _clauses(study: Study, place: Place, base: str) -> str:
 def lead(study: Study) -> list[str]:
     """What stands under the headline: how the leader's speedup moves with size, and what is certified."""
     place = decisive(study)
-    return [] if place is None else [*_moves(study, place), *_certified(study, place)]
+    if place is None:
+        return []
+    said = [*_moves(study, place), *_certified(study, place)]
+    flags = {flag for entry in speedups(study).values() for flag in entry.get("flags") or []}
+    if flags and "*" in headline(study) + said[0]:
+        outside = all(flag.startswith("outside") for flag in flags)
+        said.append(f"* {'outside the data that the law was fitted to' if outside else 'flagged, as told below'}.")
+    return said
 
 
 def _moves(study: Study, place: Place) -> list[str]:
@@ -268,23 +275,36 @@ def tables(study: Study) -> list[dict[str, Any]]:
     return told
 
 
-def _assured(certificate: Study | None) -> dict[str, str]:
-    """The sign of a certified setting, and its certificate in words."""
+def _assured(certificate: Study | None) -> dict[str, Any]:
+    """Whether the setting is certified, and its certificate in words."""
     if certificate is None:
-        return {"sign": "", "certificate": "no certificate"}
-    return {"sign": "✓" if certificate["certified"] else "", "certificate": certificate["text"]}
+        return {"certified": False, "certificate": "no certificate"}
+    return {"certified": bool(certificate["certified"]), "certificate": certificate["text"]}
 
 
-def _verdict(study: Study, name: str, cell: Study | None, entry: Study | None) -> dict[str, str]:
+def _verdict(study: Study, name: str, cell: Study | None, entry: Study | None) -> dict[str, Any]:
     """One value of the table: what is said, its small print, what the pointer reads there."""
     if cell is None:
-        return {"word": "", "value": "", "small": "", "title": "not run"}
+        return {"word": "", "value": "", "flagged": False, "small": "", "title": "not run"}
     ended = "no final loss" if cell["loss"] is None else f"final loss {loss(cell['loss'])}"
     around = interval(cell["low"], cell["high"])
     title = f"{ended}{f' ({around})' if around else ''}, {cell['how']}"
     if name == study["baseline"]:
-        return {"word": "baseline", "value": loss(cell["loss"]), "small": "nats/token", "title": title}
+        return {
+            "word": "baseline",
+            "value": loss(cell["loss"]),
+            "flagged": False,
+            "small": "nats/token",
+            "title": title,
+        }
     word = verdict(entry)
     flags = "; ".join((entry or {}).get("flags") or [])
     small = span(entry) or (word if word == REFUSED else "")
-    return {"word": word, "value": times(entry), "small": small, "title": f"{word}; {title}. {flags}".rstrip(". ")}
+    value = times(entry)
+    return {
+        "word": word,
+        "value": value.rstrip("*"),
+        "flagged": value.endswith("*"),
+        "small": small,
+        "title": f"{word}; {title}. {flags}".rstrip(". "),
+    }

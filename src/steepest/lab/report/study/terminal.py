@@ -18,7 +18,7 @@ def show(study: dict[str, Any], file: TextIO | None = None) -> None:
     for of_size in say.tables(study):
         columns = [of_size["size"], *of_size["ratios"]]
         rows = [
-            [(row["label"], ""), *((cell["value"], cell["small"]) for cell in row["cells"])]
+            [(row["label"], ""), *((_signed(cell), cell["small"]) for cell in row["cells"])]
             for row in of_size["rows"]
         ]
         styles = [["", *(cell["word"] for cell in row["cells"])] for row in of_size["rows"]]
@@ -28,3 +28,7 @@ def show(study: dict[str, Any], file: TextIO | None = None) -> None:
     print(f"\n×: {base}'s tokens for the same final loss over the optimizer's; its row: final losses", file=file)
     for sentence in [*study["warnings"], *study["not_supported"]]:
         print(f"- {sentence}", file=file)
+
+
+def _signed(cell: dict[str, Any]) -> str:
+    return cell["value"] + "*" * cell["flagged"] + "✓" * cell["certified"]
