@@ -3,7 +3,7 @@
     tuning      every optimizer alone: its learning rate, at the comparison's budget, on the tuning seed
     finals      the winner of each, on fresh seeds
     ends        the baseline alone: lr bracketed again at the smallest and the largest budget, on the tuning seed
-    law         the baseline's best lr at every other budget, on fresh seeds
+    law         the baseline's best lr at every other budget, on fresh seeds, once both ends are tuned
 
 Each starts as soon as what it needs is there; nothing else waits for anything else, so that all cores stay busy.
 Every run is an ordinary recorded run: one that is finished is not run again, and an interrupted race goes on.
@@ -12,18 +12,17 @@ Every run is an ordinary recorded run: one that is finished is not run again, an
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
 
 from steepest.lab.cluster.local import Job, Outcome
 from steepest.lab.race.plan import ENDING, ENDS, FINAL, LAW, TUNE, Entrant, Race, Trial, ends
 from steepest.lab.race.tune import Rule, Tuned, interpolated, search, summary
+from steepest.lab.study import asking
+from steepest.lab.study.asking import Asking
 from steepest.lab.study.training import Result
 
 Results = dict[Trial, Result]
-Asking = Generator[list[Trial], Results, Any]
 
 
 @dataclass
@@ -43,15 +42,13 @@ class Course:
     at: dict[int, Tuned] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     law_failures: dict[str, str] = field(default_factory=dict)
-    _tasks: list[_Task] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._course: asking.Course[Trial] = asking.Course(self._sides())
 
     def begin(self) -> list[Job]:
         """The first jobs: every optimizer's first grid."""
-        jobs = []
-        for entrant in self.race.entrants:
-            start = self._tuning(entrant, entrant.middle, self.race.tokens, self.race.tuning, TUNE)
-            jobs += self._start(start, partial(self._after_tuning, entrant))
-        return jobs
+        return self._jobs(self._course.begin())
 
     def ended(self, outcome: Outcome) -> list[Job]:
         """Takes the end of a job, returns the jobs that may start now."""
@@ -62,12 +59,41 @@ class Course:
             side = self.failures if trial.purpose in (TUNE, FINAL) else self.law_failures
             side.setdefault(trial.optimizer, f"{trial.name}: {outcome.error}")
         self.results[trial] = result
-        return self._go_on()
+        return self._jobs(self._course.tell(trial, result, failure=outcome.error))
 
     def trials(self, optimizer: str, purpose: str) -> dict[Trial, Result]:
         """What was run for one purpose."""
         wanted = {t: r for t, r in self.results.items() if t.optimizer == optimizer and t.purpose == purpose}
         return dict(sorted(wanted.items(), key=lambda item: (item[0].tokens, item[0].lr, item[0].seed)))
+
+    def _sides(self) -> Asking:
+        yield {entrant.name: self._side(entrant) for entrant in self.race.entrants}
+
+    def _side(self, entrant: Entrant) -> Asking:
+        race = self.race
+        tuned = yield from self._tuning(entrant, entrant.middle, race.tokens, race.tuning, TUNE)
+        self.tuned[entrant.name] = tuned
+        if tuned.best is None:
+            return
+        then = {FINAL: _once([Trial(entrant.name, tuned.best, seed, race.tokens, FINAL) for seed in race.seeds])}
+        if entrant is race.baseline:
+            then[LAW] = self._law(entrant, tuned.best)
+        yield then
+
+    def _law(self, baseline: Entrant, lr: float) -> Asking:
+        race = self.race
+        yield {budget: self._end(baseline, lr, budget) for budget in ends(race)}
+        budgets = [
+            b for b in race.budgets if b != race.tokens and (b not in self.at or self.at[b].best is not None)
+        ]
+        yield {budget: _once(self._law_trials(baseline, budget)) for budget in budgets}
+
+    def _law_trials(self, baseline: Entrant, budget: int) -> list[Trial]:
+        seeds, lr = self.race.seeds[: self.race.law_seeds], self.law_lr(budget)
+        return [Trial(baseline.name, lr, seed, budget, LAW) for seed in seeds]
+
+    def _end(self, baseline: Entrant, lr: float, budget: int) -> Asking:
+        self.at[budget] = yield from self._tuning(baseline, lr, budget, ENDS, ENDING)
 
     def _tuning(self, entrant: Entrant, middle: float, tokens: int, rule: Rule, purpose: str) -> Asking:
         searching = search(middle, rule)
@@ -80,74 +106,15 @@ class Course:
             except StopIteration as end:
                 return end.value
 
-    def _after_tuning(self, entrant: Entrant, tuned: Tuned) -> list[Job]:
-        self.tuned[entrant.name] = tuned
-        if tuned.best is None:
-            return []
-        jobs = []
-        if entrant is self.race.baseline:
-            for budget in ends(self.race):
-                start = self._tuning(entrant, tuned.best, budget, ENDS, ENDING)
-                jobs += self._start(start, partial(self._after_end, budget))
-        finals = [Trial(entrant.name, tuned.best, seed, self.race.tokens, FINAL) for seed in self.race.seeds]
-        return jobs + self._start(_once(finals))
-
-    def _after_end(self, budget: int, tuned: Tuned) -> list[Job]:
-        self.at[budget] = tuned
-        jobs = []
-        if tuned.best is not None:
-            jobs += self._start(_once(self._law_trials(budget, tuned.best)))
-        if len(self.at) == len(ends(self.race)):
-            for budget in self.race.budgets:
-                if budget != self.race.tokens and budget not in self.at:
-                    jobs += self._start(_once(self._law_trials(budget, self.law_lr(budget))))
-        return jobs
-
     def law_lr(self, budget: int) -> float:
         """The baseline's lr at a budget: tuned there, or straight between the budgets where it was."""
         tuned = self.at | {self.race.tokens: self.tuned[self.race.baseline.name]}
         return interpolated(budget, [(tokens, t.best) for tokens, t in tuned.items() if t.best is not None])
 
-    def _law_trials(self, budget: int, lr: float) -> list[Trial]:
-        seeds = self.race.seeds[: self.race.law_seeds]
-        return [Trial(self.race.baseline.name, lr, seed, budget, LAW) for seed in seeds]
-
-    def _start(self, asking: Asking, then: Callable[[Any], list[Job]] = lambda value: []) -> list[Job]:
-        task = _Task(asking, next(asking), then)
-        self._tasks.append(task)
-        return self._jobs(task.wanted) + self._go_on()
-
-    def _jobs(self, trials: Iterable[Trial]) -> list[Job]:
-        jobs = []
-        for trial in trials:
-            if trial.name not in self.asked:
-                self.asked[trial.name] = trial
-                # The baseline's protocols are the longest chain: they go first.
-                jobs.append(self.job(trial, 0.0 if trial.optimizer == self.race.baseline.name else 1.0))
-        return jobs
-
-    def _go_on(self) -> list[Job]:
-        """Sends every task that has all it asked for on to its next question."""
-        jobs: list[Job] = []
-        while task := next((t for t in self._tasks if all(trial in self.results for trial in t.wanted)), None):
-            found = {trial: self.results[trial] for trial in task.wanted}
-            if any(result.status == "failed" for result in found.values()):
-                self._tasks.remove(task)
-                continue
-            try:
-                task.wanted = task.asking.send(found)
-                jobs += self._jobs(task.wanted)
-            except StopIteration as end:
-                self._tasks.remove(task)
-                jobs += task.then(end.value)
-        return jobs
-
-
-@dataclass(eq=False)
-class _Task:
-    asking: Asking
-    wanted: list[Trial]
-    then: Callable[[Any], list[Job]]
+    def _jobs(self, trials: Sequence[Trial]) -> list[Job]:
+        """The baseline's protocols are the longest chain: they go first."""
+        self.asked |= {trial.name: trial for trial in trials}
+        return [self.job(trial, 0.0 if trial.optimizer == self.race.baseline.name else 1.0) for trial in trials]
 
 
 def _once(trials: list[Trial]) -> Asking:
