@@ -243,7 +243,7 @@ def _clock(seconds: float) -> str:
 @contextmanager
 def _line(race: Race) -> Iterator[Callable[[Course, Job, Any], None]]:
     """One live line on stderr in a terminal; elsewhere a line for every run that ends."""
-    from steepest.lab.race.hold import CALIBRATION
+    from steepest.lab.race.calibrate import CALIBRATION
 
     pace, live = _Pace(race), sys.stderr.isatty()
 

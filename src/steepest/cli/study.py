@@ -3,6 +3,7 @@
 steepest study plan FILE      runs, tokens, operations, hours here, search spaces side by side
 steepest study run FILE       makes all runs that are not finished; interrupted or killed, it goes on
 steepest study status FILE    done, running and waiting, the best so far, what failed
+steepest study report FILE    study.json, runs.csv, report.html and its figures, of what is finished
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -31,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Options of ``steepest study``."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
-    add("verb", choices=("plan", "run", "status"), help="what to do")
+    add("verb", choices=("plan", "run", "status", "report"), help="what to do")
     add("file", type=Path, metavar="FILE", help="the study: TOML, or Python that defines `study`")
     add("--workers", type=int, help="runs at once, one thread each (one per core)")
     add("--runs", type=Path, default=Path("runs"), help="where the records lie, shared by all studies (runs)")
@@ -51,11 +53,11 @@ def run(args: argparse.Namespace) -> int:
     args.workers = cores() if args.workers is None else args.workers
     if args.workers < 1:
         raise BadInput(f"--workers {args.workers}: give at least 1, or leave it out for one per core")
-    if args.verb != "status":
+    if args.verb in ("plan", "run"):
         check_budget(study, priced(study))
     with corpus_progress() as preparing:
         corpus = corpora.prepare(study.base.corpus, args.runs / "corpora", preparing)
-    return {"plan": _plan, "run": _run, "status": _status}[args.verb](study, corpus, args)
+    return {"plan": _plan, "run": _run, "status": _status, "report": _report}[args.verb](study, corpus, args)
 
 
 def _plan(study: Study, corpus: Corpus, args: argparse.Namespace) -> int:
@@ -101,6 +103,25 @@ def _status(study: Study, corpus: Corpus, args: argparse.Namespace) -> int:
     standing = Standing(study, corpus, args.runs)
     standing.begin()
     _tell(standing, args)
+    return 0
+
+
+def _report(study: Study, corpus: Corpus, args: argparse.Namespace) -> int:
+    from steepest.lab.report.study import summary, terminal
+    from steepest.lab.report.study.export import publish
+    from steepest.lab.study.evidence import document
+    from steepest.lab.study.hold import Standing
+
+    standing = Standing(study, corpus, args.runs)
+    standing.begin()
+    command = shlex.join(["steepest", "study", "report", str(args.file), "--runs", str(args.runs)])
+    told, runs = document(standing, args.out, f"{command} --out {shlex.quote(str(args.out))}", str(args.file))
+    written = publish(told, runs, args.out)
+    if args.json:
+        print(json.dumps(summary.rows(told), ensure_ascii=False, indent=1))
+    else:
+        terminal.show(told)
+        print(f"\n{args.out / 'report.html'} and {len(written) - 1} files of data beside it")
     return 0
 
 

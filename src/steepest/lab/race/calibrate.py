@@ -3,6 +3,8 @@ meanwhile falls on all of them alike."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,11 +13,13 @@ from typing import Any
 import torch
 
 from steepest.lab import corpus as corpora
-from steepest.lab import runtime
+from steepest.lab import record, runtime
 from steepest.lab.batches import batch
 from steepest.lab.bench.bounds import repeats_after
+from steepest.lab.cluster.local import Job, Outcome, submit
 from steepest.lab.config import RunConfig, plan
 from steepest.lab.estimate import Estimator
+from steepest.lab.files import make_folder, replace
 from steepest.lab.heap import keep_freed_memory
 from steepest.lab.model import Decoder
 from steepest.lab.race.work import flops_per_step, wanted
@@ -25,6 +29,11 @@ BLOCK = 10
 """Steps timed as one: long enough that work done every ten steps is in every block once."""
 LONGEST = 1000
 """Steps within which what a rule asks for must repeat itself to be in every block alike."""
+
+CALIBRATION = "calibration"
+"""The name of its job, which is no trial's."""
+FILE = "calibration.json"
+"""What was measured, by what it was measured of."""
 
 KINDS = ("seconds", "optimizer_seconds", "estimate_seconds")
 
@@ -60,6 +69,47 @@ def step_times(
                 found[kind].setdefault(name, []).append(seconds)
         report((number + 1, rounds))
     return found
+
+
+def calibrated_steps(
+    configs: Mapping[str, RunConfig],
+    corpus: corpora.Corpus,
+    folder: Path,
+    rounds: int,
+    submit: Callable[..., list[Outcome]] = submit,
+    progress: Callable[[Job, Any], None] | None = None,
+) -> dict[str, Any]:
+    """:func:`step_times` in a process of its own, with "of" and "threads", or {"error": why there are none}.
+
+    What an earlier call measured is taken from ``folder`` where nothing that matters has changed.
+    """
+    key = {
+        "configs": {name: config.to_mapping() for name, config in configs.items()},
+        "corpus": corpus.manifest["identity"],
+        "versions": record.versions(),
+        "hardware": record.hardware(),
+        "rounds": rounds,
+        "format": 3,
+    }
+    digest = hashlib.sha256(record.canonical(key).encode()).hexdigest()[:16]
+    if isinstance(known := _known(folder).get(digest), dict):
+        return known
+    (outcome,) = submit([Job(CALIBRATION, step_times, (configs, corpus.path, rounds, 1))], 1, progress=progress)
+    if outcome.error is not None:
+        return {"error": outcome.error}
+    measured = {"of": digest, "threads": 1, **outcome.value}
+    told = json.dumps(_known(folder) | {digest: measured}, indent=1, allow_nan=False) + "\n"
+    replace(make_folder(folder) / FILE, told.encode())
+    return measured
+
+
+def _known(folder: Path) -> dict[str, Any]:
+    """What was measured before; a damaged file is measured anew."""
+    try:
+        value = json.loads((folder / FILE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 class _Side:

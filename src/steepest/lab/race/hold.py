@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -17,7 +16,7 @@ from steepest.lab.cluster.local import Job, Outcome, submit
 from steepest.lab.corpus import Corpus
 from steepest.lab.files import make_folder, replace
 from steepest.lab.model import Decoder, non_embedding
-from steepest.lab.race.calibrate import step_times
+from steepest.lab.race.calibrate import calibrated_steps
 from steepest.lab.race.plan import Race, Trial, check_corpus, model_config
 from steepest.lab.race.protocol import Course
 from steepest.lab.race.result import evidence
@@ -25,9 +24,6 @@ from steepest.lab.study.training import train_trial
 
 ROUNDS = 8
 """Rounds of the calibration."""
-
-CALIBRATION = "calibration"
-"""The name of its job, which is no trial's."""
 
 Submit = Callable[..., list[Outcome]]
 
@@ -94,35 +90,7 @@ def calibrated(
     """The step times at the tuned rates; those of an earlier call where nothing that matters has changed."""
     best = {name: tuned.best for name, tuned in course.tuned.items() if tuned.best is not None}
     configs = {name: race.config(Trial(name, lr, race.tuning_seed, race.tokens)) for name, lr in best.items()}
-    key = {
-        "configs": {name: dataclasses.asdict(config) for name, config in configs.items()},
-        "corpus": corpus.manifest["identity"],
-        "versions": record.versions(),
-        "hardware": record.hardware(),
-        "rounds": ROUNDS,
-        "format": 2,
-    }
-    digest = hashlib.sha256(record.canonical(key).encode()).hexdigest()
-    path = out / "calibration.json"
-    known = _read(path)
-    if known.get("of") == digest:
-        return known
-    timing = Job(CALIBRATION, step_times, (configs, corpus.path, ROUNDS, 1))
-    (outcome,) = submit([timing], 1, progress=progress)
-    if outcome.error is not None:
-        return {"error": outcome.error}
-    measured = {"of": digest, "threads": 1, **outcome.value}
-    replace(path, _json(measured))
-    return measured
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """What an earlier call measured; a damaged file is measured anew."""
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
+    return calibrated_steps(configs, corpus, out, ROUNDS, submit, progress)
 
 
 def _json(value: Mapping[str, Any]) -> bytes:

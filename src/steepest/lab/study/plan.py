@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steepest.lab.analysis.runs import Cell
+from steepest.lab.study.calibration import flops, seconds_per_token, starts
 from steepest.lab.study.hold import Standing
-from steepest.lab.study.price import calibrated, check_budget, priced, rates, ratio
+from steepest.lab.study.price import check_budget, priced, ratio
 
 if TYPE_CHECKING:
     from steepest.lab.corpus import Corpus
@@ -22,7 +23,8 @@ def planned(study: Study, corpus: Corpus, *, runs: Path, out: Path, workers: int
     standing.begin()
     price = priced(study)
     check_budget(study, price)
-    cost = rates(study, calibrated(study, corpus, out))
+    times = starts(study, corpus, out)
+    batch = study.base.batch
     present = Counter(
         Cell(t.optimizer, *t.place) for t, run in standing.runs_of.items() if run in standing.results
     )
@@ -41,8 +43,9 @@ def planned(study: Study, corpus: Corpus, *, runs: Path, out: Path, workers: int
                 "most": sum(n for cell, n in price.most.items() if cell.optimizer == optimizer),
                 "present": sum(n for cell, n in present.items() if cell.optimizer == optimizer),
                 "tokens": sum(cell.tokens * n for cell, n in left.items()),
-                "flops": sum(cell.tokens * n * cost(cell).flops for cell, n in left.items()),
-                "hours": sum(cell.tokens * n * cost(cell).seconds for cell, n in left.items()) / 3600,
+                "flops": sum(n * flops(study, times, cell, cell.tokens, batch) for cell, n in left.items()),
+                "hours": sum(cell.tokens * n * seconds_per_token(study, times, cell) for cell, n in left.items())
+                / 3600,
             }
         )
     told: dict[str, Any] = {"name": study.name, "protocol": study.protocol, "workers": workers, "sides": sides}
