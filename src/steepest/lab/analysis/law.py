@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 
 EXPONENTS = (0.02, 3.0)
 POINTS = 4
-_GRID, _STEPS = 101, 16
+_GRID, _STEPS = 61, 16
 _REWEIGHTS = 8
 
 
@@ -219,10 +219,11 @@ def _grid_cost(x: Array, y: Array, w: Array, grid: Array) -> Array:
     across, spread = (w * away) @ basis.T, square - total * mean**2
     alpha = np.maximum(0.0, across / spread)
     cost = (w * away**2).sum(axis=1)[:, None] - alpha * across
-    # Where the best floor is negative the bound binds, and alpha alone is fitted.
-    through_zero = np.maximum(0.0, across + centre * total * mean)
-    bound_cost = (w * y**2).sum(axis=1)[:, None] - through_zero**2 / square
-    return np.where(centre - alpha * mean < 0, bound_cost, cost)
+    bound = centre - alpha * mean < 0
+    if np.any(bound):  # where the best floor is negative the bound binds, and alpha alone is fitted
+        through_zero = np.maximum(0.0, across + centre * total * mean)
+        cost = np.where(bound, (w * y**2).sum(axis=1)[:, None] - through_zero**2 / square, cost)
+    return cost
 
 
 @dataclass(frozen=True)

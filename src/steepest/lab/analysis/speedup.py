@@ -7,6 +7,11 @@ interval of seed noise and fit together, the range over fits with one of the law
 one exponent shared by all sizes, and flags where the law is asked outside its points. All intervals of a study
 come from one set of draws, so that what cells share (the law, the noise) stays shared in what is made of them
 (:mod:`steepest.lab.analysis.trend`).
+
+Measured on 1,000 simulated studies of three seeds (``pytest tests/lab/test_coverage.py``): nominal 90 % holds the
+true speedup, difference and trend 89 to 92 times in 100. Where the true law bends in a way that the fitted form
+cannot, that stays so between the law's points; past its last one the interval holds 84 of 100, its middle 0.05 too
+high, and with a third of the noise about half. Such speedups carry the flag "outside the fitted range".
 """
 
 from __future__ import annotations
@@ -33,13 +38,13 @@ from steepest.lab.analysis.interval import (
     unpaired_difference,
     variances,
 )
-from steepest.lab.analysis.law import Array, Curve, Law, fit, fit_draws, fit_shared, invert
+from steepest.lab.analysis.law import POINTS, Array, Curve, Law, fit, fit_draws, fit_shared, invert
 from steepest.lab.analysis.noise import repeats, seed_noise
 from steepest.lab.analysis.runs import Cell, Final, grouped
 from steepest.lab.analysis.verdict import judge
 
 DRAWS = 2000
-OWN_FREEDOM = 4
+OWN_FREEDOM = 6
 """A size measures its own noise from this many degrees of freedom on; with fewer it takes the whole study's."""
 
 
@@ -127,7 +132,7 @@ def speedups(
     """Every speedup over ``baseline`` that ``finals`` (one per cell) allow.
 
     noise: of a run, where it is known from elsewhere; otherwise each size measures its own from cells with several
-    seeds (with fewer than four degrees of freedom: the whole study). Without either, values stand without
+    seeds (with fewer than six degrees of freedom: the whole study). Without either, values stand without
     intervals. BadInput for two finals of one cell, for none of the baseline, for a size of two weights.
     """
     _check(finals, baseline)
@@ -204,8 +209,10 @@ def _arrays(points: Sequence[Final]) -> tuple[Array, Array, Array]:
 
 
 def _own_law(points: Sequence[Final], noise: Noise | None) -> tuple[Law | None, str]:
-    if not points:
-        return None, "the baseline has no run at this size"
+    budgets = len(points)
+    if budgets < POINTS:
+        runs = f"{budgets} token budget{'s' * (budgets != 1)}" if budgets else "no run"
+        return None, f"the baseline has {runs} at this size, and a law needs {POINTS}"
     x, y, n = _arrays(points)
     known = {} if noise is None else {"sd": noise.sd, "freedom": noise.freedom}
     try:

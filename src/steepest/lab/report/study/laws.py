@@ -109,15 +109,14 @@ def joint_residuals(study: Study) -> Figure | None:
         reach = max([*errors, *(abs(p["difference"]) for p in predicted)], default=0.01)
         x = Scale(-1.05 * reach, 1.05 * reach, left, right)
         top, bottom = 40, board.height - 48
-        digits = 3 if reach > 0.004 else 4
+        digits = 2 if reach > 0.02 else 3 if reach > 0.004 else 4
 
         def label(value: float) -> str:
             return f"{value:+.{digits}f}" if abs(value) > 1e-9 else "0"
 
-        board.columns(x, top, bottom, "loss less law, nats/token", label, x.ticks(6 if wide else 4))
+        board.columns(x, top, bottom, "loss less law, nats/token", label, x.ticks(6))
         board.line(x(0), top, x(0), bottom, "one")
-        note = "filled: residual; open: error of the law without it"
-        board.text(2, 14, note + ("; bar: predicted difference" if predicted else ""), "note")
+        board.text(2, 14, "filled: residual; open: without the point", "note")
         for place, law in enumerate(joint):
             middle = top + row * (place + 0.5)
             css, who = f"c{color(slot[law['optimizer']])}", say.label(study, law["optimizer"])
@@ -139,6 +138,8 @@ def joint_residuals(study: Study) -> Figure | None:
         "L(N, D) = floor + A/N^a + B/D^b fitted to all of an optimizer's cells. Filled marks are what it leaves "
         "over, open marks the error at a point that was left out of the fit. "
     )
+    if predicted:
+        caption += f"The pale bar is what it predicts beyond the data, less {base}'s law there. "
     caption += " ".join(filter(None, (_forecast(study, law, base) for law in joint)))
     rows = []
     for law in joint:

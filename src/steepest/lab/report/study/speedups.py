@@ -292,7 +292,7 @@ def slopes(study: Study) -> Figure | None:
         height = top + 6.0
         for name, mine in grouped:
             css = f"c{color(slot[name])}"
-            who = clipped(say.label(study, name), left - 50)
+            who = clipped(say.label(study, name), left - 66)
             board.text(left - 48, height + row / 2 + 4, who, f"name {css}", "end")
             for trend in mine:
                 middle = height + row / 2
