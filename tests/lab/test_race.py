@@ -127,6 +127,8 @@ def test_known_speedups_are_told_and_everything_is_stated() -> None:
         assert in_tokens["value"] == pytest.approx(SPEED[name], rel=0.08)
         assert result["lr"]["bracketed"]
         assert result["tuning"]["runs"] == 6
+        assert result["certificate"]["text"].startswith("certified: locally optimal")
+        assert result["certificate"]["neighbours"]["tried"] == 5
         if name != "adamw":
             assert in_tokens["low"] < SPEED[name] < in_tokens["high"]
             assert in_seconds["value"] == pytest.approx(in_tokens["value"] / result["step"]["relative"], rel=0.01)
@@ -139,6 +141,10 @@ def test_known_speedups_are_told_and_everything_is_stated() -> None:
     assert len(told["law"]["points"]) == 4
     assert told["law"]["exponent"] == pytest.approx(0.35, abs=0.1)
     assert told["law"]["tuning"]["runs"] == 6
+    assert told["power"]["seeds"] == 3
+    assert told["power"]["freedom"] == told["noise"]["own_freedom"] == 6
+    slope = told["law"]["exponent"] * told["law"]["alpha"] * race.tokens ** -told["law"]["exponent"]
+    assert told["power"]["at"][0]["slope"] == pytest.approx(slope)
     assert json.loads(json.dumps(told, allow_nan=False)) == told
 
 
@@ -164,6 +170,8 @@ def test_one_seed_gives_losses_and_no_verdict() -> None:
     course, _ = run_known(make(["muon"], BASE, seeds=1))
     told = evidence(course, {})
     assert told["noise"] is None
+    assert told["power"] is None
+    assert "no noise is known" in told["results"]["muon"]["certificate"]["text"]
     assert told["results"]["muon"]["verdict"] == "refused"
     assert "--seeds 2" in told["results"]["muon"]["verdict_text"]
     assert told["results"]["muon"]["final"]["mean"] is not None

@@ -244,6 +244,25 @@ def test_limits_tell_what_went_wrong(race):
         assert part in said, part
 
 
+def test_the_best_learning_rates_carry_their_certificates_or_are_called_uncertified(race):
+    assert summary.certificates(race) == [
+        f"{summary.listed([summary.label(race, n) for n in summary.ranking(race)], 12)}: uncertified"
+    ]
+    base, *others = summary.ranking(race)
+    race["results"][base]["certificate"] = {"text": "certified: locally optimal, bracketed in its one coordinate"}
+    for name in others:
+        race["results"][name]["certificate"] = {"text": "not certified: lr at the low edge"}
+    race["power"] = {"text": ["3 seeds tell two optimizers apart that differ by 0.01 nats/token"]}
+    first, second = summary.certificates(race)
+    assert first == f"{summary.label(race, base)}: certified: locally optimal, bracketed in its one coordinate"
+    assert second.endswith(": not certified: lr at the low edge")
+    shown = io.StringIO()
+    terminal.show(race, shown)
+    assert f"best lr: {first}; {second}" in shown.getvalue()
+    assert "- 3 seeds tell two optimizers apart" in shown.getvalue()
+    assert "lr at the low edge" in page.html(race)
+
+
 def test_a_tie_by_seed_noise_is_explained_where_the_speedup_s_interval_leaves_1_out(race):
     race["results"]["muon"]["verdict"] = "not told apart"
     row = next(row for row in summary.cells(race) if row["optimizer"] == "muon")

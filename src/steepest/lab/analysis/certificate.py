@@ -27,6 +27,8 @@ BRACKETED, FLAT, UNTRIED, LOW, HIGH = "bracketed", "flat", "untried", "low edge"
 SHARES = ("cooldown",)
 """Hyperparameters that end at 1."""
 
+FACE = "no noise is known: gaps are taken at face value"
+
 LISTED = 32
 """Values of a grid that the document lists; of a longer one it holds the number."""
 
@@ -122,7 +124,7 @@ class Certificate:
         else:
             said = f"bracketed in {len(closed)} of {count} coordinates, flat in "
             said += ", ".join(c.name for c in self.coordinates if c.standing == FLAT)
-        return f"certified: locally optimal, {said}"
+        return f"certified: locally optimal, {said}" + (f" ({FACE})" if self.noise == FACE else "")
 
     def told(self) -> dict[str, Any]:
         """As a flat piece of the evidence document."""
@@ -276,7 +278,7 @@ class _Judge:
         elif noise is not None:
             self.text = f"a gap counts beyond {noise:g} nats/token"
         else:
-            self.text = "no noise known: gaps are taken at face value"
+            self.text = FACE
 
     def __call__(self, value: Scalar, runs: Sequence[Run]) -> Neighbour:
         losses = [run.loss for run in runs if run.loss is not None]

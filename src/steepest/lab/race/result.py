@@ -26,6 +26,7 @@ from steepest.lab.analysis.law import Law, fit
 from steepest.lab.analysis.quantile import student_t
 from steepest.lab.analysis.spikes import SCORED
 from steepest.lab.analysis.verdict import BASELINE, REFUSED, Verdict, rank_flips, verdict
+from steepest.lab.race.certified import certified, seen
 from steepest.lab.race.plan import ENDING, FINAL, LAW, TUNE, Race, Trial
 from steepest.lab.race.protocol import Course, Result, tuned_so_far
 from steepest.lab.race.tune import Tuned
@@ -45,7 +46,7 @@ class Fitted:
 
 
 def evidence(course: Course, calibration: Mapping[str, Any]) -> dict[str, Any]:
-    """results, law, law_reason, curves, rank_flips, runs, noise, calibration of ``race.json``."""
+    """results, law, law_reason, curves, rank_flips, runs, noise, power, calibration of ``race.json``."""
     race = course.race
     finals = {e.name: _finals(course, e.name) for e in race.entrants}
     complete = {name: losses for name, losses in finals.items() if losses is not None}
@@ -64,6 +65,7 @@ def evidence(course: Course, calibration: Mapping[str, Any]) -> dict[str, Any]:
             "label": entrant.contender.label,
             "tuning": _spent(course.trials(name, TUNE)),
             "lr": _lr(course.tuned.get(name) or tuned_so_far(course, name), course.trials(name, TUNE)),
+            "certificate": certified(course, name, noise),
             "final": _final(course.trials(name, FINAL), noise),
             "spikes": _spikes(course, name),
             "speedup_tokens": _ratio(in_tokens),
@@ -83,6 +85,7 @@ def evidence(course: Course, calibration: Mapping[str, Any]) -> dict[str, Any]:
         "rank_flip_threshold": threshold,
         "runs": [_run(trial, result) for trial, result in course.results.items()],
         "noise": _noise_told(noise, len(complete), len(race.seeds)),
+        "power": seen(course, noise, len(complete), fitted.law),
         "calibration": dict(calibration),
     }
 

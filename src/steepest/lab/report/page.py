@@ -42,6 +42,7 @@ def html(race: dict[str, Any], race_file: Path | str = "race.json") -> str:
         headline=say.headline(race),
         seconds=say.in_seconds(race),
         setting=say.setting(race),
+        certificates=say.certificates(race),
         limits=say.limits(race),
         sentences=[race["results"][name]["verdict_text"] for name in say.ranking(race)[1:]],
         level=say.level(race),

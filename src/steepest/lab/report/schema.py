@@ -31,6 +31,7 @@ RESULT = {
         "edge": Maybe(str),
         "points": Each({"lr": NUMBER, "loss": Maybe(NUMBER), "status": str}),
     },
+    "certificate": Since(Maybe({"text": str})),
     "final": Maybe(
         {
             "losses": Each({"seed": NUMBER, "loss": Maybe(NUMBER)}),
@@ -89,6 +90,7 @@ RACE = {
     "rank_flips": Each({"a": str, "b": str, "tokens": NUMBER, "text": str}),
     "runs": Each({"run": str, "optimizer": str, "lr": NUMBER, "tokens": NUMBER, "status": str}),
     "noise": Maybe({"sd": Maybe(NUMBER), "from": str}),
+    "power": Since(Maybe({"text": Each(str)})),
     "calibration": Maybe(dict),
     "versions": dict,
     "hardware": dict,

@@ -112,6 +112,15 @@ def setting(race: dict[str, Any]) -> str:
     )
 
 
+def certificates(race: dict[str, Any]) -> list[str]:
+    """What stands behind the best learning rates: whose are certified local optima, and what others lack."""
+    said: dict[str, list[str]] = {}
+    for name in ranking(race):
+        stated = race["results"][name].get("certificate") or {"text": "uncertified"}
+        said.setdefault(stated["text"], []).append(label(race, name))
+    return [f"{listed(names, 12)}: {text}" for text, names in said.items()]
+
+
 def limits(race: dict[str, Any]) -> list[str]:
     """What this evidence does not allow, sentence by sentence; what went wrong comes first."""
     setup = race["setup"]
@@ -130,6 +139,7 @@ def limits(race: dict[str, Any]) -> list[str]:
             f"Tuning was not equal: from {spent[least]:g} runs ({label(race, least)}) "
             f"to {spent[most]:g} ({label(race, most)})"
         )
+    said += ((race.get("power") or {}).get("text") or [])[:1]
     if setup["passes"] > 1:
         said.append(
             f"The longest run passed over the training text {setup['passes']:.3g} times: "

@@ -35,6 +35,7 @@ def show(race: dict[str, Any], file: TextIO | None = None) -> None:
     table(list(COLUMNS), rows, [[word for word, _ in row] for row in rows], file, left=2)
     meaning = f"{base}'s tokens (seconds) for the same final loss over the optimizer's"
     print(f"\nx: {meaning}; second lines: {say.level(race)} intervals and detail", file=file)
+    print(f"best lr: {'; '.join(say.certificates(race))}", file=file)
     for sentence in say.limits(race):
         print(f"- {sentence}", file=file)
 
