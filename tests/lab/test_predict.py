@@ -127,9 +127,12 @@ def test_a_hyperparameter_is_sensitive_where_no_one_value_is_near_best_everywher
     assert (tight.regimes, tight.optimizer, tight.threshold) == (2, "muon", 3e-3)
 
 
-def test_what_some_runs_do_not_record_is_not_judged() -> None:
-    found = sensitivity([run(1, 3.0, lr=1, block=256), run(2, 2.9, lr=1)], 5e-3)
-    assert found.unjudged == ("block",) and found.sensitive == ()
+def test_what_was_not_searched_or_not_recorded_everywhere_is_not_judged() -> None:
+    apart = [run(1, 3.0, lr=1, blocks=1), run(2, 2.9, lr=1, blocks=0)]
+    assert sensitivity(apart, 5e-3).sensitive == ()  # no regime tried both
+    missing = [run(1, 3.0, lr=1, block=256), run(1, 3.1, lr=1, block=128), run(2, 2.9, lr=1)]
+    assert sensitivity(missing, 5e-3).unjudged == ("block",)
+    assert sensitivity([*apart, run(2, 3.9, lr=1, blocks=1)], 5e-3).sensitive == ("blocks",)
 
 
 def test_regimes_without_a_finished_run_are_left_out() -> None:

@@ -134,7 +134,6 @@ def _run(
     optimizer = take.text("optimizer")
     if not optimizer:
         raise _Wrong("", "no optimizer (a column 'optimizer', or --columns optimizer=...)")
-    seed = take.whole("seed", least=None)
     return Run(
         run=take.text("run"),
         optimizer=optimizer,
@@ -144,9 +143,9 @@ def _run(
         hyperparameters=take.hyperparameters(),
         status=status,
         loss=loss,
-        seed=seed,
+        seed=take.seed(),
         variant=take.text("variant"),
-        steps=take.whole("steps"),
+        steps=None if (steps := take.optional("steps")) is None else round(steps),
         flops=take.optional("flops"),
         seconds=take.optional("seconds"),
         state_bytes=take.optional("state_bytes"),
@@ -253,14 +252,13 @@ class _Taker:
             return None
         return number
 
-    def whole(self, own: str, least: int | None = 0) -> int | None:
-        column, value = self.one(own)
-        if value is None:
-            return None
-        number = _number(column, value)
-        if not math.isfinite(number) or number != int(number) or (least is not None and number < least):
+    def seed(self) -> int | None:
+        """Any whole number: runs of one setting are told apart by it, so that a wrong one costs its run."""
+        column, value = self.one("seed")
+        number = None if value is None else _number(column, value)
+        if number is not None and not (math.isfinite(number) and number == int(number)):
             raise _Wrong(column, f"{value!r} is no whole number")
-        return int(number)
+        return None if number is None else int(number)
 
     def flag(self, own: str) -> bool:
         column, value = self.one(own)

@@ -12,7 +12,7 @@ from steepest.lab.analysis.evidence import evidence
 from steepest.lab.analysis.noise import Irrelevant, irrelevant
 from steepest.lab.analysis.runs import Run, by_cell
 from steepest.lab.replay import results, search, sections
-from steepest.lab.replay.released import At, Released
+from steepest.lab.replay.released import BASELINE, At, Released
 from steepest.lab.replay.words import Evidence
 
 TITLE = "Fantastic Pretraining Optimizers and Where to Find Them, judged again"
@@ -39,7 +39,7 @@ def study(released: Released, command: str, created: str | None = None) -> dict[
     document = evidence(
         released.runs,
         finals,
-        baseline=sections.BASELINE,
+        baseline=BASELINE,
         title=TITLE,
         command=command,
         source=SOURCE,

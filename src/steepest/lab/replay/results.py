@@ -13,8 +13,8 @@ from steepest.lab.analysis.joint import JointLaw, fit_joint
 from steepest.lab.analysis.runs import grouped
 from steepest.lab.analysis.significance import sign_flip
 from steepest.lab.analysis.speedup import speedups
-from steepest.lab.replay.released import Optimized
-from steepest.lab.replay.sections import BASELINE, LARGEST, SUMMARY_RATIO
+from steepest.lab.replay.released import BASELINE, Optimized
+from steepest.lab.replay.sections import LARGEST, SUMMARY_RATIO
 from steepest.lab.replay.words import ACCEPTED, Evidence, Told, end, listed
 
 SEVEN = 7e9

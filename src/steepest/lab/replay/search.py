@@ -13,8 +13,8 @@ from steepest.lab.analysis.predict import CONSTANT, OFFSET, POWER
 from steepest.lab.analysis.runs import Run, grouped
 from steepest.lab.analysis.selection import selections
 from steepest.lab.analysis.sensitive import THRESHOLD
-from steepest.lab.replay.released import At
-from steepest.lab.replay.sections import BASELINE, LARGEST, PAPER, place_of
+from steepest.lab.replay.released import BASELINE, At
+from steepest.lab.replay.sections import LARGEST, PAPER, place_of
 from steepest.lab.replay.words import ACCEPTED, Evidence, Told, listed
 
 

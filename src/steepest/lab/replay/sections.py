@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from steepest.core.errors import BadInput
@@ -10,11 +11,10 @@ from steepest.lab.analysis.law import Law, fit
 from steepest.lab.analysis.predict import CONSTANT, OFFSET, POWER, Optimum, Scale, judge
 from steepest.lab.analysis.runs import Run, Scalar, grouped
 from steepest.lab.analysis.sensitive import THRESHOLD, THRESHOLDS, judged, sweep
-from steepest.lab.replay.released import At, Optimized, Released
+from steepest.lab.replay.released import BASELINE, At, Optimized, Released
 
 Told = dict[str, Any]
 
-BASELINE = "adamw"
 MATRIX = ("muon", "soap", "kron", "scion")
 SCALAR = ("adamw", "nadamw", "mars", "cautious", "lion", "mini")
 """The families that the paper sets against each other, as far as all of their cells are released (not Sophia)."""
@@ -34,6 +34,9 @@ PAPER = {
 }
 """The paper's Table 4, scaling-sensitive hyperparameters; of the other optimizers it is not known here."""
 
+SWITCHES = ("partition_grads_into_blocks",)
+"""Of the implementation: on in some cells and off in others, but no part of any grid."""
+
 ALWAYS = ("lr", "batch")
 """Searched again at every scale whatever the rule said."""
 
@@ -49,7 +52,7 @@ def phase_one(cells: Sequence[Optimized]) -> list[Optimized]:
 def sensitive(released: Released) -> list[Told]:
     """The rule at every threshold, from the logged runs of phase I and from the authors' near-best settings."""
     first = {cell.at for cell in phase_one(released.cells)}
-    runs = [run for run in released.runs if place_of(run) in first]
+    runs = [_searched(run) for run in released.runs if place_of(run) in first]
     near = grouped([at for at in released.near if at in first], lambda at: at.optimizer)
     found = [one.told() | {"source": "logged runs"} for one in sweep(runs, THRESHOLDS)]
     found += [
@@ -60,6 +63,11 @@ def sensitive(released: Released) -> list[Told]:
         paper = PAPER.get(told["optimizer"])
         told["published"] = None if paper is None else list(paper)
     return sorted(found, key=lambda told: told["optimizer"])
+
+
+def _searched(run: Run) -> Run:
+    own = {name: value for name, value in run.hyperparameters.items() if name not in SWITCHES}
+    return replace(run, hyperparameters=own)
 
 
 def place_of(run: Run) -> At:
