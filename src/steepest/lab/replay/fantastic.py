@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from steepest.core.errors import BadInput
-from steepest.lab.analysis.accounting import accounting
-from steepest.lab.analysis.certificate import certificate
 from steepest.lab.analysis.evidence import evidence
 from steepest.lab.analysis.noise import Irrelevant, irrelevant
-from steepest.lab.analysis.runs import Run, by_cell
+from steepest.lab.analysis.runs import Run
 from steepest.lab.replay import results, search, sections
 from steepest.lab.replay.released import BASELINE, At, Released
 from steepest.lab.replay.words import Evidence
@@ -44,7 +42,7 @@ def study(released: Released, command: str, created: str | None = None) -> dict[
         command=command,
         source=SOURCE,
         labels=LABELS,
-        noise=None if noise is None else noise.noise,
+        irrelevant=[] if noise is None else [noise],
         predict=[SEVEN],
         warnings=released.warnings,
         created=created,
@@ -52,11 +50,7 @@ def study(released: Released, command: str, created: str | None = None) -> dict[
     for entry in document["speedups"]:
         entry["published"] = released.figures.get(At(entry["optimizer"], entry["size"], round(entry["ratio"], 6)))
     document |= of_this_study(released)
-    limit = None if noise is None else noise.noise
-    certificates = [certificate(runs, noise=limit) for runs in by_cell(released.runs).values()]
-    document["certificates"] = [one.told() for one in certificates]
-    document["accounting"] = [one.told() for one in accounting(certificates)]
-    of = Evidence(released, document, certificates, noise, LABELS)
+    of = Evidence(released, document, noise, LABELS)
     doubts = [*results.doubted(of), *search.doubted(of)]
     return document | {
         "supported": results.supported(of),

@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 from steepest.lab.analysis.certificate import HIGH, LOW
 from steepest.lab.analysis.predict import CONSTANT, OFFSET, POWER
 from steepest.lab.analysis.runs import Run, grouped
@@ -60,44 +58,44 @@ def _unlogged(of: Evidence) -> Iterator[str]:
 
 
 def _edges(of: Evidence) -> Iterator[str]:
-    first = {cell.at for cell in of.released.cells if cell.phase == "I"}
-    counts: Counter[tuple[str, str]] = Counter()
-    cells = 0
-    for one in of.certificates:
-        if At(one.cell.optimizer, one.cell.size, round(one.ratio, 6)) not in first:
-            continue
-        cells += 1
-        for coordinate in one.coordinates:
-            if coordinate.standing in (LOW, HIGH):
-                counts[coordinate.name, coordinate.standing] += 1
+    found = _searched(of)
+    counts = Counter(
+        (coordinate["name"], coordinate["standing"].removesuffix(" edge"))
+        for certificate in found
+        for coordinate in certificate["coordinates"]
+        if coordinate["standing"] in (LOW, HIGH)
+    )
     if counts:
-        named = [
-            f"{name} at its {end.removesuffix(' edge')}est in {count}"
-            for (name, end), count in counts.most_common(4)
-        ]
+        named = [f"{name} at its {end}est in {count}" for (name, end), count in counts.most_common(4)]
         yield (
-            f"Optima at the edge of what was logged, in {cells} fully searched cells: {', '.join(named)}. Nothing "
-            "beyond was tried there, as far as the release shows, so that these optima are not bracketed."
+            f"Optima at the edge of what was logged, in {len(found)} fully searched cells: {', '.join(named)}. "
+            "Nothing beyond was tried there, as far as the release shows, so that these optima are not bracketed."
         )
 
 
 def _search(of: Evidence) -> Iterator[str]:
-    first = {cell.at for cell in of.released.cells if cell.phase == "I"}
-    by_optimizer = grouped(
-        [one for one in of.certificates if At(one.cell.optimizer, one.cell.size, round(one.ratio, 6)) in first],
-        lambda one: one.cell.optimizer,
-    )
-    sizes = {name: np.mean([one.runs for one in own]) for name, own in by_optimizer.items()}
-    names = {name: max(len(one.coordinates) for one in own) for name, own in by_optimizer.items()}
-    if len(sizes) < 2 or BASELINE not in sizes:
+    by_optimizer = grouped(_searched(of), lambda certificate: str(certificate["optimizer"]))
+    runs = {name: sum(one["runs"] for one in own) / len(own) for name, own in by_optimizer.items()}
+    names = {name: max(len(one["coordinates"]) for one in own) for name, own in by_optimizer.items()}
+    if len(runs) < 2 or BASELINE not in runs:
         return
-    most = max(sizes, key=sizes.__getitem__)
+    most = max(runs, key=runs.__getitem__)
     yield (
-        f"The search was not equal: in the fully searched cells {of.named(most)} had {sizes[most]:.0f} runs over "
-        f"up to {names[most]} hyperparameters, AdamW {sizes[BASELINE]:.0f} over {names[BASELINE]}; "
+        f"The search was not equal: in the fully searched cells {of.named(most)} had {runs[most]:.0f} runs over "
+        f"up to {names[most]} hyperparameters, AdamW {runs[BASELINE]:.0f} over {names[BASELINE]}; "
         f"{listed(_tuned_cooldown(of.released.runs, of.named))} had their schedule tuned (cooldown), the others "
         "never."
     )
+
+
+def _searched(of: Evidence) -> list[Told]:
+    """Certificates of the cells in which everything was searched."""
+    first = {cell.at for cell in of.released.cells if cell.phase == "I"}
+    return [
+        one
+        for one in of.study["certificates"]
+        if At(one["optimizer"], one["size"], round(one["ratio"], 6)) in first
+    ]
 
 
 def _tuned_cooldown(runs: Sequence[Run], named: Callable[[str], str]) -> list[str]:

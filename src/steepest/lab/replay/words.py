@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from steepest.lab.analysis.certificate import Certificate
 from steepest.lab.analysis.noise import Irrelevant
 from steepest.lab.analysis.quantile import student_t
 from steepest.lab.replay.released import At, Released
@@ -24,7 +23,6 @@ class Evidence:
 
     released: Released
     study: Told
-    certificates: Sequence[Certificate]
     noise: Irrelevant | None
     labels: Mapping[str, str]
 
