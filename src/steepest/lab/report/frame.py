@@ -64,7 +64,7 @@ def _hash(text: str) -> str:
 
 def link(kind: str, text: str) -> str:
     """A data: address, readable by every browser without a server."""
-    return f"data:{kind};charset=utf-8,{quote(text, safe=',:;=()!*')}"
+    return f"data:{kind};charset=utf-8,{quote(text, safe=',:;=()!*{}[]/')}"
 
 
 def grid(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -7,24 +7,41 @@ from typing import Any
 
 from steepest.lab.report.figure import Figure
 from steepest.lab.report.study import certificates, laws, overview
+from steepest.lab.report.words import listed
 
 Study = dict[str, Any]
 Draw = Callable[[Study], Figure | None]
 
+LAWS, LOSSES, CERTAINTY = "Laws and speedups", "Final losses", "Certainty"
+
 TOPICS: dict[str, tuple[Draw, ...]] = {
-    "Final losses": overview.DRAWN,
-    "Laws and speedups": laws.DRAWN,
-    "Certainty": certificates.DRAWN,
+    LAWS: laws.DRAWN,
+    LOSSES: overview.DRAWN,
+    CERTAINTY: certificates.DRAWN,
 }
 """Headings, and the figures under each; a figure is None where the study has no data for it."""
 
+WANTED = {
+    LAWS: "a law takes the baseline at four budgets of one size, a trend two sizes, a joint law both",
+    LOSSES: "gaps take a rival of the baseline with a final loss, curves take recorded evaluations",
+    CERTAINTY: "power takes repeated seeds, certificates runs around the winners",
+}
+"""What a topic's figures are drawn from."""
 
-def drawn(study: Study) -> dict[str, list[Figure]]:
-    """The figures of every topic that has one."""
-    found = {topic: [figure for draw in draws if (figure := draw(study))] for topic, draws in TOPICS.items()}
-    return {topic: figures for topic, figures in found.items() if figures}
+
+def drawn(study: Study) -> tuple[dict[str, list[Figure]], list[str]]:
+    """The figures of every topic that has one; and a sentence per topic on those left out and what they want."""
+    found: dict[str, list[Figure]] = {}
+    missing = []
+    for topic, draws in TOPICS.items():
+        made = {draw.__name__.replace("_", " "): draw(study) for draw in draws}
+        if figures := [figure for figure in made.values() if figure is not None]:
+            found[topic] = figures
+        if absent := [name for name, figure in made.items() if figure is None]:
+            missing.append(f"{topic}: without {listed(absent, len(absent))} ({WANTED[topic]}).")
+    return found, missing
 
 
 def figures(study: Study) -> list[Figure]:
     """All of them in one list."""
-    return [figure for of_topic in drawn(study).values() for figure in of_topic]
+    return [figure for of_topic in drawn(study)[0].values() for figure in of_topic]

@@ -10,13 +10,13 @@ from typing import Any
 from steepest.lab.report import files, frame
 from steepest.lab.report.figure import slots
 from steepest.lab.report.study import summary as say
-from steepest.lab.report.study.figures import drawn
+from steepest.lab.report.study.figures import CERTAINTY, drawn
 from steepest.lab.report.study.schema import checked
 from steepest.lab.report.svg import color
 from steepest.lab.report.words import NOTHING, counted, dotted, duration, listed, loss, lr, shortened, tokens
 
 Study = dict[str, Any]
-HELD = 2_000_000
+HELD = 1_000_000
 """Letters of the document that the page holds; a longer one is linked beside it."""
 
 
@@ -34,7 +34,7 @@ def write(study: Study, path: Path) -> None:
 def html(study: Study, file: Path | str = "study.json", runs_file: str = "") -> str:
     """The page as text; ``file`` is what its commands name, ``runs_file`` a table of all runs beside it."""
     study = checked(study)
-    topics = drawn(study)
+    topics, missing = drawn(study)
     return frame.render(
         "study.html",
         study,
@@ -42,6 +42,7 @@ def html(study: Study, file: Path | str = "study.json", runs_file: str = "") -> 
         file,
         study=study,
         topics={topic: [figure.key for figure in figures] for topic, figures in topics.items()},
+        missing=missing,
         names=say.listed([say.label(study, name) for name in study["optimizers"]], 6),
         base=say.label(study, study["baseline"]),
         headline=say.headline(study),
@@ -53,10 +54,9 @@ def html(study: Study, file: Path | str = "study.json", runs_file: str = "") -> 
         limits=[*study["warnings"], *study["not_supported"]],
         any_certified=any(entry["certified"] for entry in study.get("certificates") or []),
         certificates=frame.grid([_certificate(study, entry) for entry in study.get("certificates") or []]),
-        certified=say.counted_certificates(study),
+        certainty=CERTAINTY,
         accounting=_accounting(study),
         noise=_sentences(study.get("noise")),
-        power=_sentences(study.get("power")),
         best=frame.grid(_best(study)),
         runs=frame.grid([_run(study, run) for run in study.get("runs") or []]),
         runs_shown=len(study.get("runs") or []),

@@ -192,13 +192,6 @@ def _certified(study: Study, place: Place) -> list[str]:
     return [f"Certified there as local optima of their search: {listed(sure, 12)}; the others are not."]
 
 
-def counted_certificates(study: Study) -> str:
-    """How many settings are certified."""
-    found = study.get("certificates") or []
-    sure = sum(bool(entry["certified"]) for entry in found)
-    return f"Here {sure} of {len(found)} are." if found else ""
-
-
 def _bracketed(entry: Study) -> str:
     words = span(entry)
     return f" ({words})" if words else ""
