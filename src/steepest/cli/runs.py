@@ -1,6 +1,7 @@
 """List recorded runs: what finished with which loss, what diverged, how far the others are; nothing is trained.
 
 Runs that can be compared stand together, best first. Exit status 1: some records were left out, and why is told.
+What was read is remembered in FOLDER/index.jsonl, which may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -47,10 +48,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0: everything was read; 1: records were left out."""
+    gc.disable()  # all that is read is kept to the end: with 100,000 runs the search for garbage takes a fifth
+    try:
+        return _run(args)
+    finally:
+        gc.enable()
+
+
+def _run(args: argparse.Namespace) -> int:
     from steepest.lab.cluster.local import cores
     from steepest.lab.ledger import read_runs
 
-    gc.disable()  # all that is read is kept to the end: looking for garbage takes a third of the time
     since = None if args.since is None else _moment(args.since, time.time())
     ledger = read_runs(
         args.folder, workers=cores(), progress=_progress if sys.stderr.isatty() else lambda read: None

@@ -103,7 +103,7 @@ def entry_of(header: Mapping[str, Any], result: Mapping[str, Any] | None, folder
     """From the two files of a record. Raises: CorruptFile for what contradicts itself; KeyError, TypeError,
     ValueError, AttributeError, BadInput for what is no record."""
     determines, config, identity = header["determines"], header["config"], header["identity"]
-    text = json.dumps(determines, sort_keys=True, separators=(",", ":"))
+    text = _canonical(determines)
     if hashlib.sha256(text.encode()).hexdigest() != identity:
         raise CorruptFile(f"{folder}/{record.HEADER} is not what its identity {identity[:16]} says: {ADVICE}")
     if result is not None and result["identity"] != identity:
@@ -143,6 +143,9 @@ def entry_of(header: Mapping[str, Any], result: Mapping[str, Any] | None, folder
             if key not in known
         ),
     )
+
+
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 def _count(value: Any, name: str) -> int:

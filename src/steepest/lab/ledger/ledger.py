@@ -220,8 +220,8 @@ def _without_repeats(entries: Sequence[Entry], warnings: list[str]) -> list[Entr
         if other is entry:
             continue
         repeats += 1
-        if UNFINISHED not in (run_ends := {other.run.status, entry.run.status}):
-            if (other.run.loss, run_ends) != (entry.run.loss, {entry.run.status}):
+        if UNFINISHED not in (other.run.status, entry.run.status):
+            if _ending(other.run) != _ending(entry.run):
                 warnings.append(
                     f"runs {other.run.run} and {entry.run.run} differ only in when they were evaluated, and end "
                     f"with {_ending(other.run)} and {_ending(entry.run)}: the first is used"
