@@ -32,6 +32,7 @@ class Since:
 
 
 NUMBER = (int, float)
+UNFIT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
 
 def checked(
@@ -101,13 +102,13 @@ def said(value: Any) -> str:
 
 
 def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        # Neither XML nor UTF-8 can carry some characters, whatever an optimizer is named.
+        return value if value.isprintable() else UNFIT.sub("�", value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if isinstance(value, dict):
         return {_clean(str(key)): _clean(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_clean(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, str):
-        # Neither XML nor UTF-8 can carry these, whatever an optimizer is named.
-        return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]", "�", value)
     return value
