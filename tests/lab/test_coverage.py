@@ -1,8 +1,8 @@
 """How often the intervals of whole studies hold the truth: 1,000 simulated studies of three seeds each.
 
-Three sizes, a baseline at four budgets, a contender at two of them whose speedup falls with size. Under the law that
-is fitted, nominal 90 % must hold the truth 85 to 95 times in 100. Under a law that bends in a way that the fitted one
-cannot, the tests say how often they do, and how far off the middle is.
+Three sizes, a baseline at four budgets, a contender at two of them whose speedup falls with size. Under the law
+that is fitted, nominal 90 % must hold the truth 85 to 95 times in 100. Under a law that bends in a way that the
+fitted one cannot, the tests say how often they do, and how far off the middle is.
 """
 
 from __future__ import annotations
@@ -109,7 +109,9 @@ EVERY = ("speedup at 2", "speedup at 8", "shared at 2", "shared at 8", "differen
 
 
 @pytest.mark.parametrize("what", EVERY)
-def test_ninety_percent_hold_the_truth_ninety_times_in_a_hundred(what: str, under_the_law: dict[str, Tally]) -> None:
+def test_ninety_percent_hold_the_truth_ninety_times_in_a_hundred(
+    what: str, under_the_law: dict[str, Tally]
+) -> None:
     assert 0.85 <= under_the_law[what].coverage <= 0.95
 
 

@@ -14,8 +14,11 @@ from steepest.lab.analysis.interval import (
     difference,
     final_loss,
     pooled_noise,
+    redrawn,
     speedup,
     step_ratio,
+    unpaired_difference,
+    variances,
 )
 from steepest.lab.analysis.law import Law, fit
 from steepest.lab.analysis.quantile import fisher_f, student_t
@@ -161,3 +164,46 @@ def test_points_that_no_law_fits_widen_the_speedup() -> None:
         assert told.low is not None
         widths.append((told.value or 0) - told.low)
     assert widths[1] > 2 * widths[0]
+
+
+def test_the_intervals_of_a_race_have_not_moved() -> None:
+    """One race, its numbers from before the bootstrap served whole studies."""
+    finals, points = simulated(np.random.default_rng(11), 1.3, 0.006, 0.006)
+    noise = pooled_noise(finals)
+    law = fit(BUDGETS, points, weights=RUNS, sd=noise.sd, freedom=noise.freedom)
+    draws = bootstrap(law, BUDGETS, RUNS, finals[1:].mean(axis=1), noise, at=2)
+    before = [
+        (1.2418287568624904, 1.156788809809697, 1.3423616063058554),
+        (0.8927902594021319, 0.8368090348939505, 0.9524151391848025),
+        (1.075781687047277, 1.0070231620008938, 1.153266837836624),
+    ]
+    for place, expected in enumerate(before):
+        told = speedup(law, float(finals[1 + place].mean()), TOKENS, draws, place)
+        assert (told.value, told.low, told.high) == pytest.approx(expected, rel=1e-7)
+
+
+def test_contenders_at_several_budgets_share_their_seeds_with_the_baseline_of_their_own() -> None:
+    law, noise = fit(BUDGETS, TRUTH.loss(BUDGETS)), Noise(0.01, 100.0, 0.002, 100, (4, 3))
+    random = np.random.default_rng(0)
+    spread, means = variances(noise, 4000, random), [2.4, 2.5, 2.3]
+    draws = redrawn(law, BUDGETS, RUNS, means, spread, random, at=[2, 1, -1], alone=[3, 2, 5])
+    together = np.corrcoef(np.hstack([draws.points, draws.losses]).T)
+    assert together[2, 4] > 0.9  # the first contender and the baseline where it stands
+    assert together[1, 5] > 0.9
+    assert np.all(np.abs(together[:4, 6]) < 0.06)  # one of other seeds goes with nobody
+    assert np.std(draws.losses[:, 2]) == pytest.approx(0.01 / math.sqrt(5), rel=0.05)
+    assert abs(together[1, 4]) < 0.06
+
+
+def test_seeds_that_differ_cancel_nothing() -> None:
+    noise = Noise(0.02, 8.0, 0.001, 6, (4, 3))
+    told = unpaired_difference([3.0, 3.2], [3.0, 3.0, 3.0], noise)
+    assert told.value == pytest.approx(0.1)
+    assert (told.high or 0) - 0.1 == pytest.approx(student_t(0.95, 8) * 0.02 * math.sqrt(1 / 2 + 1 / 3))
+
+
+def test_noise_that_is_given_is_the_run_s_own() -> None:
+    noise = Noise.given(0.001, 106)
+    assert (noise.sd, noise.own_sd, noise.own_freedom) == (0.001, 0.001, 106)
+    with pytest.raises(BadInput, match="give sd > 0"):
+        Noise.given(0, 10)

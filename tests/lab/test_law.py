@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from steepest.core.errors import BadInput
-from steepest.lab.analysis.law import Law, fit, fit_draws, invert
+from steepest.lab.analysis.law import Curve, Law, fit, fit_draws, fit_shared, invert
 
 RATIOS = (1, 2, 4, 8, 16)
 
@@ -132,3 +132,83 @@ def test_a_loss_at_the_floor_is_refused_and_one_outside_the_range_flagged() -> N
     assert inside.flags == ()
     assert beyond.tokens == pytest.approx(3e6, rel=1e-3)
     assert "outside the fitted range" in beyond.flags[0]
+
+
+def test_a_weight_of_zero_leaves_a_point_out_of_its_row() -> None:
+    losses = exact().loss(np.geomspace(1e5, 1e6, 6)) + np.array([0.0, 0.01, -0.02, 0.01, 0.0, -0.01])
+    tokens = np.geomspace(1e5, 1e6, 6)
+    rows = fit_draws(tokens, np.broadcast_to(losses, (6, 6)), weights=1 - np.eye(6))
+    for left_out in range(6):
+        alone = fit(np.delete(tokens, left_out), np.delete(losses, left_out))
+        assert rows.exponent[left_out, 0] == pytest.approx(alone.exponent, rel=1e-6)
+
+
+def test_plain_least_squares_follow_a_wild_point_where_robust_ones_do_not() -> None:
+    tokens = np.geomspace(1e5, 1e6, 9)
+    losses = exact().loss(tokens)
+    losses[4] += 0.3
+    plain = fit(tokens, losses, sd=0.002, robust=np.inf)
+    assert plain.exponent == fit(tokens, losses).exponent
+    assert plain.scale > 10  # and the bootstrap widens its points by what it misses them
+
+
+SHARED = [(40.0, 2.0), (60.0, 1.5), (30.0, 2.4)]
+
+
+def curves(noise: float = 0.0, budgets: tuple[int, ...] = (4, 4, 4)) -> list[Curve]:
+    random = np.random.default_rng(4)
+    found = []
+    for (alpha, floor), count in zip(SHARED, budgets, strict=True):
+        losses = exact(alpha, 0.35, floor).loss(TOKENS[:count]) + random.normal(size=count) * noise
+        found.append(Curve(TOKENS[:count], losses, np.full(count, 3.0)))
+    return found
+
+
+def test_a_shared_exponent_comes_back_with_each_curve_s_own_alpha_and_floor() -> None:
+    laws = fit_shared(curves())
+    for law, (alpha, floor) in zip(laws, SHARED, strict=True):
+        assert (law.alpha, law.exponent, law.floor) == pytest.approx((alpha, 0.35, floor), rel=1e-5)
+
+
+def test_sharing_with_nobody_is_the_plain_fit() -> None:
+    curve = curves(0.01)[0]
+    (law,) = fit_shared([curve])
+    alone = fit(curve.tokens, curve.losses, weights=curve.weights)
+    assert (law.alpha, law.exponent, law.floor) == pytest.approx((alone.alpha, alone.exponent, alone.floor))
+
+
+def test_the_shared_fit_is_at_a_minimum() -> None:
+    noisy = curves(0.01)
+    best = fit_shared(noisy)[0].exponent
+
+    def cost(exponent: float) -> float:
+        total = 0.0
+        for curve in noisy:
+            basis = np.stack([np.ones(4), (TOKENS / 1e5) ** -exponent], axis=1)
+            total += float(np.linalg.lstsq(basis, curve.losses, rcond=None)[1][0])
+        return total
+
+    assert cost(best) < min(cost(best * 0.999), cost(best * 1.001))
+
+
+def test_two_budgets_are_enough_for_a_curve_that_shares_its_exponent() -> None:
+    laws = fit_shared(curves(budgets=(4, 4, 2)))
+    assert laws[2].exponent == pytest.approx(0.35)
+    assert laws[2].floor == pytest.approx(2.4)
+
+
+@pytest.mark.parametrize("budgets", [(2, 2, 2), (4, 4, 1)])
+def test_a_shared_fit_that_nothing_checks_is_refused(budgets: tuple[int, ...]) -> None:
+    with pytest.raises(BadInput, match="no point is left to check it"):
+        fit_shared(curves(budgets=budgets))
+
+
+def test_many_shared_fits_at_once_are_the_single_ones() -> None:
+    draws = [curves(0.01)]
+    draws.append([Curve(c.tokens, np.asarray(c.losses) + 0.003 * np.arange(4), c.weights) for c in draws[0]])
+    both = zip(*draws, strict=True)
+    many = fit_shared([Curve(a.tokens, np.stack([a.losses, b.losses]), a.weights) for a, b in both])
+    for row, single in enumerate(draws):
+        for law, one in zip(many, fit_shared(single), strict=True):
+            assert law.exponent[row, 0] == pytest.approx(one.exponent, rel=1e-7)
+            assert law.floor[row, 0] == pytest.approx(one.floor, rel=1e-7)

@@ -128,16 +128,6 @@ def unpaired_difference(losses: ArrayLike, baseline: ArrayLike, noise: Noise, le
     return Interval(gap, gap - half, gap + half, level)
 
 
-@dataclass(frozen=True)
-class Draws:
-    """Parametric bootstrap at one size: ``law`` with fields [draws, 1], the ``points`` [draws, points] that it is
-    fitted to, ``losses`` [draws, contenders]."""
-
-    law: Law
-    points: Array
-    losses: Array
-
-
 def variances(noise: Noise, draws: int, random: np.random.Generator) -> tuple[Array, Array]:
     """What the degrees of freedom leave open of the noise: own and whole variance of a run, [draws, 1] each.
 
@@ -148,6 +138,56 @@ def variances(noise: Noise, draws: int, random: np.random.Generator) -> tuple[Ar
     return own[:, None], whole[:, None]
 
 
+@dataclass(frozen=True)
+class Redrawn:
+    """Mean losses that could have been: the baseline's ``points`` and the contenders' ``losses``, [draws, ...]."""
+
+    points: Array
+    losses: Array
+
+
+def redrawn(
+    law: Law,
+    budgets: ArrayLike,
+    runs: ArrayLike,
+    contenders: ArrayLike,
+    spread: tuple[Array, Array],
+    random: np.random.Generator,
+    *,
+    at: ArrayLike,
+    alone: ArrayLike | None = None,
+) -> Redrawn:
+    """Parametric bootstrap at one size: baseline points around ``law``, contenders around their means.
+
+    budgets[points] are the law's token counts and runs[points] how many runs each mean holds; spread is what
+    :func:`variances` drew. contenders are mean final losses, ``at`` the index of the budget of each where it ran
+    over the same seeds as the baseline; -1 where it did not: its runs, ``alone[contenders]`` of them, then share
+    nothing with others. Points that the law misses by more than noise vary by that much (``law.scale``).
+    """
+    x, n, means = (np.asarray(values, dtype=float) for values in (budgets, runs, contenders))
+    places = np.asarray(at, dtype=int)
+    own, whole = spread
+    draws, shared = len(own), np.maximum(0.0, whole - own)
+    met, paired = np.unique(places[places >= 0]), places >= 0
+
+    points = law.loss(x) + law.scale * random.standard_normal((draws, x.size)) * np.sqrt(whole / n)
+    common = random.standard_normal((draws, met.size)) * np.sqrt(shared / n[met])
+    only = law.scale * random.standard_normal((draws, met.size)) * np.sqrt(own / n[met])
+    points[:, met] = law.loss(x[met]) + common + only
+    count = np.where(paired, n[places], 1.0 if alone is None else np.asarray(alone, dtype=float))
+    losses = means + random.standard_normal((draws, means.size)) * np.sqrt(np.where(paired, own, whole) / count)
+    losses[:, paired] += common[:, np.searchsorted(met, places[paired])]
+    return Redrawn(points, losses)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Parametric bootstrap of one race: ``law`` with fields [draws, 1], ``losses`` [draws, contenders]."""
+
+    law: Law
+    losses: Array
+
+
 def bootstrap(
     law: Law,
     budgets: ArrayLike,
@@ -155,37 +195,18 @@ def bootstrap(
     contenders: ArrayLike,
     noise: Noise,
     *,
-    at: ArrayLike,
-    alone: ArrayLike | None = None,
+    at: int,
     draws: int = DRAWS,
-    random_state: int | np.random.Generator = 0,
-    drawn: tuple[Array, Array] | None = None,
+    random_state: int = 0,
 ) -> Draws:
-    """Draws races that could have been: baseline points around ``law``, contenders around their means.
+    """Draws races that could have been: :func:`redrawn` losses, and the law fitted anew to each draw.
 
-    budgets[points] are the law's token counts and runs[points] how many runs each mean holds. contenders are mean
-    final losses, ``at`` the index of the budget of each (or of all) where it ran over the same seeds as the
-    baseline; -1 where it did not: its runs, ``alone[contenders]`` of them, then share nothing with others. Each
-    draw first takes the noise's :func:`variances` (``drawn``, where several sizes share them), then the means,
-    then fits the law anew. Points that the law misses by more than noise vary by that much (``law.scale``).
+    contenders are mean final losses at budget ``at`` (an index), over the same seeds as the baseline there.
     """
-    x, n = np.asarray(budgets, dtype=float), np.asarray(runs, dtype=float)
-    means = np.asarray(contenders, dtype=float)
-    places = np.broadcast_to(np.asarray(at, dtype=int), means.shape)
     random = np.random.default_rng(random_state)
-    own, whole = variances(noise, draws, random) if drawn is None else drawn
-    shared = np.maximum(0.0, whole - own)
-
-    met = np.unique(places[places >= 0])
-    points = law.loss(x) + law.scale * random.standard_normal((draws, x.size)) * np.sqrt(whole / n)
-    common = random.standard_normal((draws, met.size)) * np.sqrt(shared / n[met])
-    only = law.scale * random.standard_normal((draws, met.size)) * np.sqrt(own / n[met])
-    points[:, met] = law.loss(x[met]) + common + only
-    paired = places >= 0
-    count = np.where(paired, n[places], 1.0 if alone is None else np.asarray(alone, dtype=float))
-    losses = means + random.standard_normal((draws, means.size)) * np.sqrt(np.where(paired, own, whole) / count)
-    losses[:, paired] += common[:, np.searchsorted(met, places[paired])]
-    return Draws(fit_draws(x, points, weights=n), points, losses)
+    places = np.full(np.size(contenders), at)
+    found = redrawn(law, budgets, runs, contenders, variances(noise, draws, random), random, at=places)
+    return Draws(fit_draws(budgets, found.points, weights=runs), found.losses)
 
 
 @dataclass(frozen=True)

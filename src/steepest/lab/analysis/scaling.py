@@ -100,8 +100,8 @@ def _law(study: Speedups, scale: Scale, fitted: Fitted, law: Law) -> Told:
 def _band(study: Speedups, fitted: Fitted, law: Law) -> list[Told]:
     tokens = np.geomspace(law.low, law.high, BAND)
     low = high = [None] * BAND
-    if fitted.draws is not None:
-        low, high = (ends.tolist() for ends in quantiles(fitted.draws.law.loss(tokens), study.level))
+    if fitted.own_draws is not None:
+        low, high = (ends.tolist() for ends in quantiles(fitted.own_draws.loss(tokens), study.level))
     return [
         {"tokens": float(t), "ratio": float(t / _unit(fitted.weights)), "loss": float(law.loss(t))}
         | {"low": a, "high": b}

@@ -27,13 +27,13 @@ from steepest.core.errors import BadInput
 from steepest.lab.analysis.costs import Costs
 from steepest.lab.analysis.interval import (
     LEVEL,
-    Draws,
     Interval,
     Noise,
-    bootstrap,
+    Redrawn,
     difference,
     final_loss,
     quantiles,
+    redrawn,
     speedup_interval,
     unpaired_difference,
     variances,
@@ -60,9 +60,9 @@ class Fitted:
     """The baseline at one scale.
 
     law: its own law, or None for ``reason``; shared: the law with the exponent that all scales share, None where
-    they cannot be fitted together. draws: what its points, its own law (else the shared one) and the contenders
-    could have been; None without noise. shared_draws: fields [draws, 1]. without: the law fitted without each of
-    its points in turn, fields [points, 1].
+    they cannot be fitted together. drawn: what its points and the contenders could have been, and own_draws and
+    shared_draws the laws of these points, fields [draws, 1]; None without noise. without: the law fitted without
+    each of its points in turn, fields [points, 1].
     """
 
     weights: int
@@ -71,7 +71,8 @@ class Fitted:
     reason: str
     noise: Noise | None
     shared: Law | None
-    draws: Draws | None
+    drawn: Redrawn | None
+    own_draws: Law | None
     shared_draws: Law | None
     without: Law | None
 
@@ -138,7 +139,7 @@ def speedups(
     _check(finals, baseline)
     random = np.random.default_rng(random_state)
     pooled = noise or seed_noise(repeats(finals))
-    drawn = variances(pooled, draws, random) if pooled else None
+    spread = variances(pooled, draws, random) if pooled else None
     by_scale = grouped(sorted(finals, key=lambda final: final.weights), scale_of)
     base = {s: _points(found, baseline) for s, found in by_scale.items()}
     noises = {s: noise or _own_noise(found) or pooled for s, found in by_scale.items()}
@@ -148,9 +149,10 @@ def speedups(
     for scale, points in base.items():
         rivals = [final for final in by_scale[scale] if final.cell.optimizer != baseline]
         law, reason = _own_law(points, noises[scale])
-        center, boot, local = law or shared.get(scale), None, noises[scale]
+        center, drawn, local = law or shared.get(scale), None, noises[scale]
         if center is not None and local is not None:
-            boot = _draws(center, points, rivals, local, draws, random, drawn if local is pooled else None)
+            known = spread if spread and local is pooled else variances(local, draws, random)
+            drawn = _drawn(center, points, rivals, known, random)
         scales[scale] = Fitted(
             weights=by_scale[scale][0].weights,
             points=tuple(points),
@@ -158,7 +160,8 @@ def speedups(
             reason=reason,
             noise=local,
             shared=shared.get(scale),
-            draws=boot,
+            drawn=drawn,
+            own_draws=None if law is None or drawn is None else _redraw_law(points, drawn),
             shared_draws=None,
             without=None if law is None else _without(points),
         )
@@ -167,10 +170,11 @@ def speedups(
     logs = []
     for scale, fitted in scales.items():
         rivals = [final for final in by_scale[scale] if final.cell.optimizer != baseline]
-        told += _scale_speedups(rivals, fitted, noise is not None, costs or {}, level, random)
-        logs.append(_logs(rivals, fitted, draws))
-    measured = pooled is not None and bool(logs)
-    return Speedups(baseline, level, scales, tuple(told), np.hstack(logs) if measured else None, pooled)
+        own = _ratios(fitted.own_draws, fitted.drawn, rivals)
+        told += _scale_speedups(rivals, fitted, own, noise is not None, costs or {}, level, random)
+        with np.errstate(divide="ignore"):
+            logs.append(np.full((draws, len(rivals)), np.nan) if own is None else np.log(own))
+    return Speedups(baseline, level, scales, tuple(told), np.hstack(logs) if pooled else None, pooled)
 
 
 def _check(finals: Sequence[Final], baseline: str) -> None:
@@ -243,30 +247,33 @@ def _without(points: Sequence[Final]) -> Law:
     return fit_draws(x, rows, weights=n * (1 - np.eye(len(x))))
 
 
-def _draws(
+def _drawn(
     law: Law,
     points: Sequence[Final],
     rivals: Sequence[Final],
-    noise: Noise,
-    draws: int,
+    spread: tuple[Array, Array],
     random: np.random.Generator,
-    drawn: tuple[Array, Array] | None,
-) -> Draws:
+) -> Redrawn:
     x, _, n = _arrays(points)
     place = {_seeded(final): index for index, final in enumerate(points)}
     at = np.array([place.get(_seeded(f), -1) for f in rivals], dtype=int)
     means, alone = [f.loss for f in rivals], [len(f.losses) for f in rivals]
-    return bootstrap(law, x, n, means, noise, at=at, alone=alone, draws=draws, random_state=random, drawn=drawn)
+    return redrawn(law, x, n, means, spread, random, at=at, alone=alone)
+
+
+def _redraw_law(points: Sequence[Final], drawn: Redrawn) -> Law:
+    x, _, n = _arrays(points)
+    return fit_draws(x, drawn.points, weights=n)
 
 
 def _with_shared_draws(
     scales: Mapping[Scale, Fitted], noises: Mapping[Scale, Noise | None]
 ) -> dict[Scale, Fitted]:
     """The bootstrap's points of all scales fitted anew with one exponent, draw by draw."""
-    usable = {s: f for s, f in scales.items() if f.shared is not None and f.draws is not None}
+    usable = {s: f for s, f in scales.items() if f.shared is not None and f.drawn is not None}
     if not usable or len(usable) < sum(fitted.shared is not None for fitted in scales.values()):
         return dict(scales)
-    curves = [_curve(f.points, noises[s], f.draws.points) for s, f in usable.items() if f.draws is not None]
+    curves = [_curve(f.points, noises[s], f.drawn.points) for s, f in usable.items() if f.drawn is not None]
     laws = dict(zip(usable, fit_shared(curves), strict=True))
     return {s: replace(f, shared_draws=laws[s]) if s in laws else f for s, f in scales.items()}
 
@@ -274,15 +281,14 @@ def _with_shared_draws(
 def _scale_speedups(
     rivals: Sequence[Final],
     fitted: Fitted,
+    own: Array | None,
     given: bool,
     costs: Mapping[Cell, Costs],
     level: float,
     random: np.random.Generator,
 ) -> list[Speedup]:
-    tokens = np.array([final.cell.tokens for final in rivals], dtype=float)
-    own = _ratios(fitted.draws.law if fitted.law and fitted.draws else None, fitted.draws, tokens)
     own_ends = _ends(own, len(rivals), level)
-    shared_ends = _ends(_ratios(fitted.shared_draws, fitted.draws, tokens), len(rivals), level)
+    shared_ends = _ends(_ratios(fitted.shared_draws, fitted.drawn, rivals), len(rivals), level)
     at_points = {final.cell.tokens: final for final in fitted.points}
     told = []
     for index, final in enumerate(rivals):
@@ -312,9 +318,11 @@ def _scale_speedups(
     return told
 
 
-def _ratios(law: Law | None, draws: Draws | None, tokens: Array) -> Array | None:
+def _ratios(law: Law | None, drawn: Redrawn | None, rivals: Sequence[Final]) -> Array | None:
     """Drawn speedups [draws, contenders]."""
-    return None if law is None or draws is None else law.tokens(draws.losses) / tokens
+    if law is None or drawn is None:
+        return None
+    return law.tokens(drawn.losses) / np.array([final.cell.tokens for final in rivals], dtype=float)
 
 
 def _ends(ratios: Array | None, count: int, level: float) -> list[tuple[float, float] | None]:
@@ -378,15 +386,6 @@ def _left_out(without: Law | None, final: Final) -> tuple[float, float] | None:
         return None
     values = without.tokens(final.loss) / final.cell.tokens
     return float(values.min()), float(values.max())
-
-
-def _logs(rivals: Sequence[Final], fitted: Fitted, draws: int) -> Array:
-    tokens = np.array([final.cell.tokens for final in rivals], dtype=float)
-    ratios = _ratios(fitted.draws.law if fitted.law and fitted.draws else None, fitted.draws, tokens)
-    if ratios is None:
-        return np.full((draws, len(rivals)), np.nan)
-    with np.errstate(divide="ignore"):
-        return np.log(ratios)
 
 
 def points_told(fitted: Fitted, level: float) -> list[Interval]:
