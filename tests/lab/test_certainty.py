@@ -78,7 +78,7 @@ def test_the_limits_name_what_is_not_certified_and_what_was_not_seen(study: dict
 
 
 def test_a_given_search_space_replaces_what_was_tried() -> None:
-    spaced = document(study_runs(), muon={"lr": (*RATES, 0.04), "beta1": (0.8, 0.9, 0.95)})
+    spaced = document(study_runs(), muon={"lr": (*RATES, 0.04), "beta1": (0.8, 0.9, 0.95), "eps": (0, 1)})
     entry = next(e for e in spaced["certificates"] if (e["optimizer"], e["tokens"]) == ("muon", 1000))
     assert entry["text"] == "not certified: 2 of 5 neighbours not tried"
     assert not entry["inferred"]

@@ -129,15 +129,15 @@ def certificates_section(
 ) -> dict[str, list[Told]]:
     """``certificates`` and ``accounting`` of ``study.json``: every cell's winner is that of its final.
 
-    spaces: the grids that were searched, by cell, or by optimizer where all its cells share them; a cell without
-    is certified over what it tried. noise: as in :func:`~steepest.lab.analysis.certificate.certificate`.
+    spaces: the grids that were searched, by cell, or by optimizer where all its cells share them (of which those
+    count that a cell's runs set); a cell without is certified over what it tried. noise: as in :func:`~steepest.lab.analysis.certificate.certificate`.
     """
-    spaces, ended = spaces or {}, {final.cell: final.values for final in finals}
-    found = [
-        certificate(
-            of_cell, spaces.get(cell) or spaces.get(cell.optimizer), noise, winner=ended.get(cell, {}), level=level
-        )
-        for cell, of_cell in by_cell(runs).items()
-    ]
+    ended = {final.cell: final.values for final in finals}
+    found = []
+    for cell, of_cell in by_cell(runs).items():
+        space, winner = (spaces or {}).get(cell) or (spaces or {}).get(cell.optimizer), ended.get(cell, {})
+        if space is not None:
+            space = {name: grid for name, grid in space.items() if name in winner}
+        found.append(certificate(of_cell, space, noise, winner=winner, level=level))
     searches = [search.told() for search in accounting(found)]
     return {"certificates": [one.told() for one in found], "accounting": searches}

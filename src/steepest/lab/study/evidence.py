@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steepest.core.errors import BadInput, SteepestError
 from steepest.lab import record
-from steepest.lab.analysis.accounting import accounting, unequal
-from steepest.lab.analysis.certificate import certificate
 from steepest.lab.analysis.evidence import evidence
 from steepest.lab.analysis.finals import FRESH, behind, finals_of
-from steepest.lab.analysis.noise import repeats, seed_noise
-from steepest.lab.analysis.runs import UNFINISHED, Cell, Final, Run, by_cell
-from steepest.lab.analysis.seeds import of_repeats, planned
+from steepest.lab.analysis.runs import UNFINISHED, Cell, Run
 from steepest.lab.model import Decoder
 from steepest.lab.study import calibration
 
@@ -94,25 +90,9 @@ def document(standing: Standing, out: Path, command: str, file: str) -> tuple[di
         costs=costs,
         warnings=warnings,
         provenance=_provenance(standing),
-        sections=_sections(study, runs, finals),
+        spaces={name: study.space(name) for name in study.optimizers},
     )
     return told, runs
-
-
-def _sections(study: Study, runs: Sequence[Run], finals: Sequence[Final]) -> dict[str, Any]:
-    repeated = repeats(finals)
-    noise = seed_noise(repeated)
-    certificates = [
-        certificate(of_cell, study.space(cell.optimizer), noise) for cell, of_cell in by_cell(runs).items()
-    ]
-    searches = accounting(certificates)
-    sections: dict[str, Any] = {
-        "certificates": [one.told() for one in certificates],
-        "accounting": [one.told() for one in searches],
-        "unequal": unequal(searches),
-    }
-    known = of_repeats(repeated, {})
-    return sections | ({} if known is None else {"power": planned(known)})
 
 
 def _warnings(standing: Standing) -> list[str]:
