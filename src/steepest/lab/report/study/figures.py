@@ -6,18 +6,22 @@ from collections.abc import Callable
 from typing import Any
 
 from steepest.lab.report.figure import Figure
-from steepest.lab.report.study import certificates, laws, overview
+from steepest.lab.report.study import certificates, laws, optima, overview, robustness, tuning
 from steepest.lab.report.words import listed
 
 Study = dict[str, Any]
 Draw = Callable[[Study], Figure | None]
 
 LAWS, LOSSES, CERTAINTY = "Laws and speedups", "Final losses", "Certainty"
+ROBUSTNESS, TUNING, OPTIMA = "Robustness", "Tuning", "Optima and trade-offs"
 
 TOPICS: dict[str, tuple[Draw, ...]] = {
     LAWS: laws.DRAWN,
     LOSSES: overview.DRAWN,
     CERTAINTY: certificates.DRAWN,
+    ROBUSTNESS: robustness.DRAWN,
+    TUNING: tuning.DRAWN,
+    OPTIMA: optima.DRAWN,
 }
 """Headings, and the figures under each; a figure is None where the study has no data for it."""
 
@@ -25,6 +29,9 @@ WANTED = {
     LAWS: "a law takes the baseline at four budgets of one size, a trend two sizes, a joint law both",
     LOSSES: "gaps take a rival of the baseline with a final loss, curves take recorded evaluations",
     CERTAINTY: "power takes repeated seeds, certificates runs around the winners",
+    ROBUSTNESS: "a sweep takes runs that differ in one hyperparameter alone",
+    TUNING: "costs take several settings of a cell, flips take curves along the final runs",
+    OPTIMA: "drift takes one sweep at several sizes or ratios, trade-offs take recorded times or states",
 }
 """What a topic's figures are drawn from."""
 
