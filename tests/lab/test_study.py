@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from steepest.lab.config import RunConfig, plan
 from steepest.lab.corpus import Corpus
 from steepest.lab.files import locked
 from steepest.lab.race import plan as races
+from steepest.lab.study import calibration
 from steepest.lab.study import hold as holding
 from steepest.lab.study.hold import Standing, hold
 from steepest.lab.study.price import check_budget, priced
@@ -67,8 +69,8 @@ def inline(
     jobs: Iterable[Job],
     workers: int,
     *,
-    then: Callable[[Outcome], Iterable[Job]],
-    progress: Callable[[Job, Any], None] = lambda job, value: None,
+    then: Callable[[Outcome], Iterable[Job]] = lambda outcome: (),
+    progress: Callable[[Job, Any], None] | None = None,
 ) -> list[Outcome]:
     """``submit`` without processes."""
     count = 0
@@ -409,7 +411,8 @@ def test_a_budget_stops_a_study_at_its_last_run_and_a_greater_one_goes_on(
     assert len(record.list_runs(runs)) == 8
     assert not standing.course.ended
     assert len(standing.missing) == 2
-    assert status(standing)["waiting"] == 2
+    assert status(standing)["waiting"] == len(standing.refused) == 2
+    assert sum(standing.refused.values()) == 2 * 1024
     held(study_of(tables, budget={"tokens": 9 * 1024}), runs)
     assert len(record.list_runs(runs)) == 9
     assert held(study_of(tables, budget={"runs": 10, "hours": 1}), runs).course.ended
@@ -528,8 +531,9 @@ def test_plan_and_status_tell_what_follows_in_numbers(
     assert main(["study", "status", *words]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["done"], told["waiting"], told["running"], told["ended"]) == (5, 4, 0, False)
+    assert (told["expected"], told["seconds_left"] > 0) == (11, True)
     assert main(["study", "status", *words[:-1]]) == 0
-    assert "5 runs done (5,120 tokens), 0 running, 4 asked for and waiting" in capsys.readouterr().out
+    assert "5 of 11 runs done (5,120 tokens), 0 running, 4 asked for and waiting" in capsys.readouterr().out
 
 
 def test_a_result_tells_how_a_run_ended(tables: dict[str, Any], runs: Path) -> None:
@@ -540,3 +544,46 @@ def test_a_result_tells_how_a_run_ended(tables: dict[str, Any], runs: Path) -> N
     assert (ends[1e-3].status, ends[1e6].status, ends[1e6].loss) == ("finished", "diverged", None)
     assert ends[1e6].trained < ends[1e-3].trained == 1024
     assert status(standing)["diverged"] == 1
+
+
+def test_a_setting_that_the_optimizer_cannot_take_is_told_before_anything_runs(
+    tables: dict[str, Any], runs: Path
+) -> None:
+    study = study_of(tables, settings={"adamw": {"betas": [0.9, 1.5]}})
+    with pytest.raises(BadInput, match="betas"):
+        held(study, runs)
+    assert not record.list_runs(runs)
+
+
+def test_a_report_tells_what_is_finished_in_the_losses_of_the_runs(
+    tables: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calibration, "calibrated_steps", partial(calibration.calibrated_steps, submit=inline))
+    file, runs, out = tmp_path / "tiny.py", tmp_path / "runs", tmp_path / "out"
+    file.write_text(f"study = {tables!r}\n")
+    words = ["report", str(file), "--runs", str(runs), "--out", str(out), "--json"]
+    assert main(["study", *words]) == 2
+    assert "no run of the baseline adamw is finished yet" in capsys.readouterr().err
+    held(study_of(tables, budget={"runs": 8}), runs)
+    assert main(["study", *words]) == 0
+    early = json.loads((out / "study.json").read_text())
+    assert any("2 runs that were asked for are missing" in warning for warning in early["warnings"])
+    standing = held(study_of(tables), runs)
+    assert main(["study", *words]) == 0
+    told = json.loads((out / "study.json").read_text())
+    place = study_of(tables).places[0]
+    for cell in told["cells"]:
+        chosen = standing.course.value[Cell(cell["optimizer"], *place)]
+        assert cell["losses"] == list(chosen.finals.values())
+        assert cell["best"] == dict(chosen.values)
+        assert cell["how"] == "mean of 2 fresh seeds"
+    assert told["runs_count"] == 10
+    assert told["labels"] == {"adamw": "AdamW", "muon": "Muon"}
+    assert (out / "report.html").exists()
+    rows = (out / "runs.csv").read_text().splitlines()
+    assert len(rows) == 11
+    assert all(run["flops"] > 0 for run in told["runs"])
+    assert not any("has not ended" in warning for warning in told["warnings"])

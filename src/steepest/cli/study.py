@@ -94,6 +94,12 @@ def _run(study: Study, corpus: Corpus, args: argparse.Namespace) -> int:
     standing = hold(study, corpus, runs=args.runs, out=args.out, workers=args.workers, watch=line.see)
     line.end()
     done = _tell(standing, args)
+    if refused := standing.refused:
+        print(
+            f"steepest: the budget is spent: {len(refused):,} runs of {sum(refused.values()):,} tokens that were "
+            "asked for are not made, nor what they lead to; raise it and run the same command again",
+            file=sys.stderr,
+        )
     return 0 if done else 1
 
 
@@ -136,23 +142,35 @@ def _tell(standing: Standing, args: argparse.Namespace) -> bool:
     rows = [
         (
             cell["optimizer"], cell["size"], cell["variant"], f"{cell['tokens']:,}", f"{cell['done']}",
-            f"{cell['running']}", f"{cell['waiting']}", f"{cell['diverged']}",
+            f"{cell['expected']}", f"{cell['running']}", f"{cell['waiting']}", f"{cell['diverged']}",
             "" if cell["best"] is None else f"{cell['best']['loss']:.4f}",
             "" if cell["best"] is None else cell["best"]["values"],
         )
         for cell in told["cells"]
     ]  # fmt: skip
-    head = ("optimizer", "size", "variant", "tokens", "done", "running", "waiting", "diverged", "best", "at")
+    head = (
+        "optimizer",
+        "size",
+        "variant",
+        "tokens",
+        "done",
+        "expected",
+        "running",
+        "waiting",
+        "diverged",
+        "best",
+        "at",
+    )
     print(table(head, rows))
     for failure in told["failures"]:
         print(f"failed: {failure}")
     left = (
         ""
-        if told["seconds_left"] is None
-        else f", about {_hours(told['seconds_left'] / 3600)} of work left in them"
+        if told["seconds_left"] is None or told["ended"]
+        else f"; about {_hours(told['seconds_left'] / 3600)} of work left for one worker"
     )
     print(
-        f"{told['done']} runs done ({told['tokens']:,} tokens), {told['running']} running, "
+        f"{told['done']} of {told['expected']} runs done ({told['tokens']:,} tokens), {told['running']} running, "
         f"{told['waiting']} asked for and waiting{left}" + ("; the protocol has ended" if told["ended"] else "")
     )
     return bool(told["ended"] and not told["failures"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from steepest.lab.files import locked, make_folder, writing
 
 if TYPE_CHECKING:
     from steepest.lab.study.hold import Standing
-    from steepest.lab.study.study import Budget, Study
+    from steepest.lab.study.study import Budget
 
 TAKEN = "taken.jsonl"
 """One line for every run that was let start, in the folder of the study."""
@@ -19,7 +19,7 @@ TAKEN = "taken.jsonl"
 
 @dataclass
 class Purse:
-    """``allows`` says whether a run may start, and counts it. refused: those that may not, with their tokens.
+    """``allows`` says whether a run may start, and counts it.
 
     Runs and tokens are counted when a run starts, at its full length, those that others made among them; hours
     when a run has ended, so that they may be passed by what is running.
@@ -28,11 +28,6 @@ class Purse:
     budget: Budget
     folder: Path
     standing: Standing
-    refused: dict[str, int] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, study: Study, folder: Path, standing: Standing) -> Purse:
-        return cls(study.budget, folder, standing)
 
     def allows(self, run: str, tokens: int) -> bool:
         """Whether the budget lets a run start or go on."""
@@ -53,7 +48,6 @@ class Purse:
                 or (budget.hours is not None and hours >= budget.hours)
             )
             if over:
-                self.refused[run] = tokens
                 return False
             with writing(folder / TAKEN), open(folder / TAKEN, "a", encoding="utf-8") as file:
                 # A line of its own, also after one that a kill tore.

@@ -46,7 +46,8 @@ class Standing:
     """A study over the runs that are finished. ``course`` tells what it asked for and was told.
 
     runs_of: the run of each trial that was asked for, the first 16 digits of its identity; configs: by run.
-    missing: runs that are still to be made, in the order in which they were asked for.
+    missing: runs that are still to be made, in the order in which they were asked for; refused: those of them that
+    the budget does not pay, with their tokens.
     """
 
     study: Study
@@ -58,6 +59,7 @@ class Standing:
     configs: dict[str, RunConfig] = field(default_factory=dict)
     missing: dict[str, None] = field(default_factory=dict)
     results: dict[str, Result] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.course = Course(self.study.asking())
@@ -117,7 +119,9 @@ class _Desk:
         made = []
         for run in runs:
             config, tokens = self.standing.configs[run], self.standing.trials_of[run][0].place.tokens
-            if self.purse.allows(run, tokens):
+            if not self.purse.allows(run, tokens):
+                self.standing.refused[run] = tokens
+            else:
                 made.append(Job(run, trained, (config, self.standing.runs, self.standing.corpus.path)))
         if self.aside and not self.waiting:
             self.waiting = True
@@ -177,8 +181,9 @@ def hold(
 
     ``watch(standing, run, value)`` sees the progress of runs, value None when one ends.
     """
+    study.check()
     standing = Standing(study, corpus, runs)
-    desk = _Desk(standing, Purse.of(study, make_folder(out), standing), watch)
+    desk = _Desk(standing, Purse(study.budget, make_folder(out), standing), watch)
 
     def progress(job: Job, value: Any) -> None:
         watch(standing, job.name, value)

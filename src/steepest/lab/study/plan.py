@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 def planned(study: Study, corpus: Corpus, *, runs: Path, out: Path, workers: int) -> dict[str, Any]:
     """Runs, tokens, operations and hours, in all and by optimizer; what of it is present; the search spaces."""
+    study.check()
     standing = Standing(study, corpus, runs)
     standing.begin()
     price = priced(study)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,53 +14,78 @@ from steepest.lab.record import ROWS
 
 if TYPE_CHECKING:
     from steepest.lab.study.hold import Standing
+    from steepest.lab.study.trial import Trial
+
+COUNTS = ("done", "running", "waiting", "diverged", "expected")
 
 
 def status(standing: Standing) -> dict[str, Any]:
-    """Done, running and waiting runs by cell, the best so far, failures, and the work left in what was asked for.
+    """Done, running and waiting runs by cell, the best so far, failures, and the work that is left.
 
-    seconds_left: of one worker, from the seconds per token of the finished runs of the same optimizer and size.
+    expected: runs of the whole cell, as the protocol tells them. seconds_left: of one worker for all that is
+    expected, at the pace of the finished runs of the same optimizer and size, or of all; None before any.
     """
-    study = standing.study
-    cells: dict[Cell, dict[str, Any]] = {}
-    pace: dict[tuple[str, str], tuple[float, int]] = {}
+    cells: dict[Cell, dict[str, Any]] = {
+        cell: {**cell._asdict(), **dict.fromkeys(COUNTS, 0), "expected": runs.expected, "best": None}
+        for cell, runs in standing.study.expected().items()
+    }
     for run, trials in standing.trials_of.items():
-        trial, result = trials[0], standing.results.get(run)
-        cell = Cell(trial.optimizer, *trial.place)
+        cell = _cell(trials[0])
         told = cells.setdefault(cell, {**cell._asdict(), **dict.fromkeys(COUNTS, 0), "best": None})
-        if result is None:
-            if run not in standing.missing:
-                continue
+        result = standing.results.get(run)
+        if result is not None:
+            told["done"] += 1
+            told["diverged"] += result.loss is None
+            if result.loss is not None and (told["best"] is None or result.loss < told["best"]["loss"]):
+                words = _words(standing, trials[0])
+                told["best"] = {"run": run, "loss": result.loss, "seed": trials[0].seed, "values": words}
+        elif run in standing.missing:
             told["running" if is_locked(standing.runs / run) else "waiting"] += 1
-            continue
-        told["done"] += 1
-        told["diverged"] += result.loss is None
-        seconds, tokens = pace.get((cell.optimizer, cell.size), (0.0, 0))
-        pace[cell.optimizer, cell.size] = (seconds + result.seconds, tokens + result.trained)
-        if result.loss is not None and (told["best"] is None or result.loss < told["best"]["loss"]):
-            start = study.start(trial.optimizer, trial.place)
-            differs = {k: v for k, v in trial.values if k == "lr" or start.get(k) != v}
-            words = " ".join(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in differs.items())
-            told["best"] = {"run": run, "loss": result.loss, "seed": trial.seed, "values": words}
-    left = 0.0
-    for run in standing.missing:
-        trial = standing.trials_of[run][0]
-        seconds, tokens = pace.get((trial.optimizer, trial.place.size), (0.0, 0))
-        rest = trial.place.tokens - _trained(standing.runs / run)
-        left += rest * seconds / tokens if tokens else float("nan")
+    for told in cells.values():
+        asked = told["done"] + told["running"] + told["waiting"]
+        told["expected"] = asked if standing.course.ended else max(told["expected"], asked)
     return {
-        "name": study.name,
+        "name": standing.study.name,
         "ended": standing.course.ended,
         **{key: sum(cell[key] for cell in cells.values()) for key in COUNTS},
         "tokens": sum(result.trained for result in standing.results.values()),
         "seconds": sum(result.seconds for result in standing.results.values()),
-        "seconds_left": left if left == left else None,
+        "seconds_left": _left(standing, cells),
         "cells": list(cells.values()),
         "failures": list(dict.fromkeys(standing.course.failures.values())),
     }
 
 
-COUNTS = ("done", "running", "waiting", "diverged")
+def _cell(trial: Trial) -> Cell:
+    return Cell(trial.optimizer, *trial.place)
+
+
+def _words(standing: Standing, trial: Trial) -> str:
+    """What of a trial is not as at the start, and its learning rate."""
+    start = standing.study.start(trial.optimizer, trial.place)
+    differs = {k: v for k, v in trial.values if k == "lr" or start.get(k) != v}
+    return " ".join(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in differs.items())
+
+
+def _left(standing: Standing, cells: dict[Cell, dict[str, Any]]) -> float | None:
+    seconds, tokens, work = Counter[tuple[str, str]](), Counter[tuple[str, str]](), 0.0
+    for run, result in standing.results.items():
+        trial = standing.trials_of[run][0]
+        key = (trial.optimizer, trial.place.size)
+        seconds[key] += result.seconds  # type: ignore[assignment]
+        tokens[key] += result.trained
+        work += result.trained * standing.study.weights(trial.place)
+    if not work:
+        return None
+    left = {cell: (told["expected"] - told["done"]) * cell.tokens for cell, told in cells.items()}
+    for run in standing.missing:
+        left[_cell(standing.trials_of[run][0])] -= _trained(standing.runs / run)
+    overall = sum(seconds.values()) / work
+    return sum(
+        rest * (seconds[key] / tokens[key] if tokens[key] else overall * standing.study.weights(cell.place))
+        for cell, rest in left.items()
+        for key in [(cell.optimizer, cell.size)]
+    )
 
 
 def _trained(folder: Path) -> int:

@@ -157,8 +157,6 @@ class Study:
         contender, settings = resolve(name), dict(self.settings.get(name, {}))
         if not contender.lr_grid:
             raise BadInput(f"{name} declares no lr grid to start from: give its lr field a grid")
-        # Built once on a small model: a setting that it cannot take is told before any text is read.
-        contender.build(Decoder(preset("20k")), lr=contender.lr_grid[0], **settings)
         recipe = space.recipe(contender, settings, self.base)
         grids: dict[str, tuple[Scalar, ...]] = dict(space.declared(contender, recipe))
         for axis, grid in self.grids.get(name, {}).items():
@@ -176,6 +174,12 @@ class Study:
             axis: grid for axis, grid in grids.items() if grid and (not self.axes or axis in ("lr", *self.axes))
         }
         return Side(contender, settings, recipe, searched)
+
+    def check(self) -> None:
+        """Builds every optimizer once on a small model. Raises: BadInput for a setting that it cannot take."""
+        model = Decoder(preset("20k"))
+        for side in self._sides.values():
+            side.contender.build(model, lr=float(side.space["lr"][0]), **side.settings)  # type: ignore[arg-type]
 
     def contender(self, optimizer: str) -> Contender:
         """The optimizer behind a name."""
