@@ -17,6 +17,7 @@ VERBS = {
     "report": "draw the page and the files of a finished race or study again",
     "import": "read others' records (CSV, Parquet, W&B) as runs that the lab judges",
     "power": "seeds that a difference takes, and what a study could have seen",
+    "recommend": "which optimizer the evidence speaks for at a scale, and how strongly",
     "replay": "judge a published study again from its released numbers",
     "train": "train one model with one optimizer",
     "runs": "list recorded runs, finished or under way",
@@ -39,7 +40,7 @@ class Parser(argparse.ArgumentParser):
 
 def _help() -> str:
     lines = ["usage: steepest VERB [options]", "", "verbs:"]
-    lines += [f"  {verb:<8} {summary}" for verb, summary in VERBS.items()]
+    lines += [f"  {verb:<9} {summary}" for verb, summary in VERBS.items()]
     lines += ["", "`steepest VERB --help` tells the options of one verb."]
     return "\n".join(lines)
 
