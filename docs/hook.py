@@ -43,6 +43,7 @@ def navigation(places: list[str]) -> list[Any]:
         {"Step inside backward": "step-inside-backward.md"},
         {"Robustness": "robustness.md"},
         {"Schedules": "schedules.md"},
+        {"Studies": "studies.md"},
         {"Zeroth order": "zeroth-order.md"},
         {"Between workers": "one-bit-adam.md"},
         {"Recipes": ["recipes/index.md", *recipes]},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from generate import interface, optimizer, overview, planned, released, schedules, zeroth
+from generate import interface, optimizer, overview, planned, released, schedules, studies, zeroth
 from steepest.registry import rules
 
 PLACES = {
@@ -17,6 +17,7 @@ PLACES = {
     "models": planned.models_table,
     "released": released.peaks_table,
     **schedules.MAKERS,
+    **studies.MAKERS,
     **zeroth.MAKERS,
 }
 """Tables that hand-written pages take in where they say ``<!-- table: NAME -->``."""

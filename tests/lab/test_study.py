@@ -262,6 +262,16 @@ def test_a_file_in_toml_and_one_in_python_are_the_same_study(tables: dict[str, A
     assert Study.read(toml).name == "one"
 
 
+def test_the_file_on_the_page_of_the_studies_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "studies.md").read_text(encoding="utf-8")
+    (tmp_path / "page.toml").write_text(page.partition("```toml\n")[2].partition("```")[0], encoding="utf-8")
+    study = Study.read(tmp_path / "page.toml")
+    assert [place.variant for place in study.places] == ["", "", "", "", "no-qk-norm"]
+    assert study.space("lion") == {**study.space("lion"), "warmup": (0.05, 0.1, 0.2)}
+    assert set(study.space("muon")) == {"lr", "warmup"}
+    check_budget(study, priced(study))
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
