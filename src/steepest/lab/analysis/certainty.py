@@ -130,7 +130,8 @@ def certificates_section(
     """``certificates`` and ``accounting`` of ``study.json``: every cell's winner is that of its final.
 
     spaces: the grids that were searched, by cell, or by optimizer where all its cells share them (of which those
-    count that a cell's runs set); a cell without is certified over what it tried. noise: as in :func:`~steepest.lab.analysis.certificate.certificate`.
+    count that a cell's runs set); a cell without is certified over what it tried. noise: as in
+    :func:`~steepest.lab.analysis.certificate.certificate`.
     """
     ended = {final.cell: final.values for final in finals}
     found = []
