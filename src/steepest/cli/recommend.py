@@ -98,10 +98,13 @@ def _needs(model: Model | None) -> Callable[[str], float | None]:
     def needs(optimizer: str) -> float | None:
         from steepest.planning.plan import memory
 
+        if model is None:
+            return None
         try:
-            return None if model is None else float(memory(model, optimizer).total)
+            held = memory(model, optimizer)
         except SteepestError:
             return None  # a name of other people's records is no rule of ours
+        return float(held.weights + held.gradients + held.state)
 
     return needs
 
