@@ -19,7 +19,7 @@ SOURCE = "the released sweep of arXiv 2509.02046 (Wen, Hall, Ma, Liang; branch o
 LABELS = {
     "adamw": "AdamW", "nadamw": "NAdamW", "lion": "Lion", "mini": "Adam-mini", "cautious": "Cautious",
     "mars": "MARS", "sophia": "Sophia", "muon": "Muon", "scion": "Scion", "kron": "Kron", "soap": "SOAP",
-    "shampoo_mudam": "Shampoo (mudam)",
+    "shampoo_mudam": "Shampoo",
 }  # fmt: skip
 
 NO_MATTER = ("adamw", "nadamw", "mars", "cautious", "mini", "muon")
