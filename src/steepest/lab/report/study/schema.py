@@ -69,7 +69,10 @@ def _dangling(study: dict[str, Any]) -> Iterator[str]:
             yield f"labels.{name} is missing"
     sizes = {entry["size"] for entry in study["sizes"]}
     for index, cell in enumerate(study["cells"]):
-        if cell["optimizer"] not in study["optimizers"]:
-            yield f"cells.{index}.optimizer {said(cell['optimizer'])} is not among the optimizers"
         if cell["size"] not in sizes:
             yield f"cells.{index}.size {said(cell['size'])} is not among the sizes"
+    for name, section in study.items():
+        for index, entry in enumerate(section if isinstance(section, list) else ()):
+            whose = entry.get("optimizer") if isinstance(entry, dict) else None
+            if whose is not None and whose not in study["optimizers"]:
+                yield f"{name}.{index}.optimizer {said(whose)} is not among the optimizers"
