@@ -16,6 +16,7 @@ import pytest
 
 from steepest.core.errors import BadInput
 from steepest.lab.analysis.costs import Costs, costs_of
+from steepest.lab.analysis.evidence import evidence
 from steepest.lab.analysis.interval import Noise, step_ratio
 from steepest.lab.analysis.runs import Cell, Final, Run
 from steepest.lab.analysis.scaling import laws_section
@@ -357,3 +358,14 @@ def test_the_section_is_plain_json_with_what_the_document_names() -> None:
     assert any("nothing is told" in flag for flag in muon["flags"])
     assert told["joint"][0]["optimizer"] == "adamw"
     assert all(set(p) == {"weights", "ratio", "loss"} for p in told["joint"][0]["predictions"])
+
+
+def test_what_joint_laws_cannot_bear_is_among_the_limits() -> None:
+    finals = released(longest=8)
+    runs = [Run("run", *f.cell[:2], f.weights, f.cell.tokens, {}, "finished", f.loss, 0) for f in finals]
+    study = evidence(
+        runs, finals, baseline="adamw", title="", command="", source="", noise=GIVEN, predict=[(7e9, 1)]
+    )
+    (said,) = [sentence for sentence in study["not_supported"] if "the joint laws" in sentence]
+    assert said.startswith("At 7e+09 weights and 1× the joint laws tell nothing of")
+    assert "against adamw" in said

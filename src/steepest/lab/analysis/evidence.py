@@ -12,6 +12,9 @@ cells               one per optimizer, size, tokens and variant: final loss with
                     and what they cost, the hyperparameters behind it (``best``) and ``how`` the loss came about
 curves              validation loss along the final runs of the longest schedule of each size, thinned
 runs, runs_count    the lowest runs of every cell, and how many runs there are in all (runs.csv has each)
+laws, shared_laws   the baseline's law at each size with its band; one exponent for all sizes, for all optimizers
+speedups, trends    in every cell with interval, verdict and flags; with model size, at each ratio
+joint               L(N, D) of each optimizer, what it leaves over, and what it predicts
 noise, power        of the seeds: sd, intervals, which differences are ties; what so many seeds could have seen
 certificates        one per cell: which neighbours of its setting were tried, better or not; brackets and edges
 accounting          one per optimizer: runs, tokens, operations, seconds, and the size of its search space

@@ -23,6 +23,7 @@ def limits(study: Study) -> list[str]:
         _uncertified,
         _speedups,
         _laws,
+        _forecasts,
         _search,
         _uncovered,
         _reach,
@@ -126,6 +127,22 @@ def _laws(study: Study) -> Iterator[str]:
     for law in study.get("laws") or []:
         for flag in law.get("flags") or []:
             yield f"the law of {_label(study, law['optimizer'])} at {law['size']}: {flag}"
+
+
+def _forecasts(study: Study) -> Iterator[str]:
+    """What joint laws say of sizes that nobody trained, where their errors do not bear it."""
+    untold: dict[str, list[str]] = {}
+    for law in study.get("joint") or []:
+        for forecast in law["predictions"]:
+            if forecast.get("reason"):
+                where = f"{forecast['weights']:.3g} weights and {_times(forecast['ratio'])}"
+                untold.setdefault(where, []).append(_label(study, law["optimizer"]))
+    for where, names in untold.items():
+        yield (
+            f"at {where} the joint laws tell nothing of {_listed(names)} against "
+            f"{_label(study, study['baseline'])}: what they predict is no more than their errors on what was left "
+            "out, or too few sizes try it"
+        )
 
 
 def _search(study: Study) -> Iterator[str]:
