@@ -186,6 +186,13 @@ def train_step(record: Record) -> list[str]:
     return grid(("", "lab, tokens/s", "plain loop, tokens/s", "ratio", "first to last decile"), rows)
 
 
+def ledger(record: Record) -> list[str]:
+    rows = [(row["what"], seconds(row["median"]), f"{row['low']:.2f}–{row['high']:.2f}") for row in record["rows"]]
+    ratios = [f"{name}: {spread(row)}" for name, row in record["ratios"].items()]
+    told = f"{record['runs']:,} runs, {record['bytes'] / 1e9:.2f} GB of headers and results:"
+    return [told, "", *grid(("", "median", "first to last decile, s"), rows), "", "; ".join(ratios) + "."]
+
+
 def gpu(record: Record) -> list[str]:
     told = [
         line for model in record["models"] for line in [f"### {model['stage'].capitalize()}", "", *measured(model)]
@@ -201,6 +208,7 @@ SECTIONS: dict[str, Callable[[Record], list[str]]] = {
     "all_rules": all_rules,
     "products": products,
     "train_step": train_step,
+    "ledger": ledger,
     "gpu_cuda": gpu,
     "gpu_cpu": gpu,
 }

@@ -303,6 +303,8 @@ def test_a_run_that_was_only_evaluated_elsewhere_is_no_second_run(real: Path, ru
     add(real, runs, evaluation={"tokens": 512, "steps": [1, 30]})
     found = read_runs(runs)
     assert len(found.runs) == 2
+    names = [path.name for path in runs.iterdir() if path.is_dir()]
+    assert [run.run for run in runs_of(runs, names)] == names  # who asks for both gets both
     assert any("1 runs repeat another one" in warning for warning in found.warnings)
 
 

@@ -124,7 +124,7 @@ def entry_of(header: Mapping[str, Any], result: Mapping[str, Any] | None, folder
         variant=model.variant,
         steps=_count(header["steps"], "steps"),
         seconds=None if result is None or flags else result["seconds"] + result["evaluation_seconds"],
-        state_bytes=None if result is None else result.get("state_bytes"),
+        state_bytes=held if result is not None and number(held := result.get("state_bytes")) else None,
         reason=None if result is None else result["reason"],
         source=folder,
     )

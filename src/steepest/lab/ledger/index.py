@@ -22,11 +22,12 @@ from steepest.lab import record
 from steepest.lab.analysis.runs import Run
 from steepest.lab.files import locked, replace
 from steepest.lab.ledger.entry import APART, Entry
+from steepest.lab.presets import MODELS
 
 NAME = "index.jsonl"
 
-VERSION = b"1"
-"""Raised when the same record gives another entry."""
+VERSION = b"1.%08x" % zlib.crc32(repr(MODELS).encode())
+"""The number is raised when the same record gives another entry; the presets, which name models, count too."""
 
 BATCH, DEAD = 2000, 1000
 """Lines that are appended at once; lines that may be out of date before the file is written anew."""

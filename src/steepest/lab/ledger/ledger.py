@@ -95,9 +95,9 @@ def read_runs(
     names = list(dict.fromkeys(i[:16] for i in ids)) if ids is not None else _names(folder)
     problems: list[str] = []
     entries = list(_entries(folder, names, ids is not None, problems, workers, progress))
-    entries = _without_copies(entries, problems)
     warnings: list[str] = []
-    entries = _without_repeats(entries, warnings)
+    if ids is None:
+        entries = _without_repeats(_without_copies(entries, problems), warnings)
     if curves:
         entries = [_with_curve(entry, warnings) for entry in entries]
     entries = _with_clocks(entries, time.time(), warnings)
