@@ -93,7 +93,9 @@ def sentences(advice: Sequence[Advice], known: Known, target: Target) -> list[st
     return said
 
 
-def _listed(words: Sequence[str]) -> str:
+def _listed(words: Sequence[str], most: int = 6) -> str:
+    if len(words) > most:
+        words = [*words[: most - 1], f"{len(words) - most + 1} more"]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
