@@ -44,6 +44,8 @@ def navigation(places: list[str]) -> list[Any]:
         {"Robustness": "robustness.md"},
         {"Schedules": "schedules.md"},
         {"Studies": "studies.md"},
+        {"A published study": "replay.md"},
+        {"Records of others": "importing.md"},
         {"Zeroth order": "zeroth-order.md"},
         {"Between workers": "one-bit-adam.md"},
         {"Recipes": ["recipes/index.md", *recipes]},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from steepest import cli
 from steepest.core.errors import BadInput, CorruptFile
 from steepest.lab.analysis.runs import DIVERGED, FINISHED, UNFINISHED, Run
 from steepest.lab.foreign import read, write
+from steepest.lab.foreign.columns import FIELDS, RENAMED
 
 ROW = {"optimizer": "muon", "size": "130m", "weights": "1000", "tokens": "20000", "loss": "3.25", "hp.lr": "0.016"}
 
@@ -338,6 +340,21 @@ def test_a_curve_of_any_length_comes_back(tmp_path: Path) -> None:
     curve = tuple((step * 1000, 3 + 1 / (step + 1)) for step in range(20_000))
     run = Run("a", "adamw", "s", 10, 200, {"lr": 0.1}, FINISHED, 3.0, curve=curve, source="x")
     assert read(write([run], tmp_path / "runs.csv")).runs == [run]
+
+
+def test_the_example_on_the_page_runs_and_the_page_names_every_column(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "importing.md").read_text(encoding="utf-8")
+    example = re.search(r"```python\n(.*?)```", page, re.S)
+    assert example is not None
+    monkeypatch.chdir(tmp_path)
+    exec(example[1], {})
+    assert capsys.readouterr().out.startswith("1 [Complaint(file='sweep.csv', row=3, column='loss'")
+    assert len(read(tmp_path / "runs.csv").runs) == 1
+    for own, others in FIELDS.items():
+        assert all(f"`{name}`" in page for name in (own, *others))
+    assert all(f"`{own}`" in page for own in RENAMED.values())
 
 
 def test_the_verb_writes_what_it_read_and_tells_what_it_could_not(

@@ -17,6 +17,7 @@ from steepest.lab.analysis.predict import OFFSET, Optimum, Scale, judge
 from steepest.lab.analysis.runs import DIVERGED
 from steepest.lab.replay import fantastic, sections
 from steepest.lab.replay.released import Released, load
+from steepest.lab.report.study import predictions, published
 
 DATA = Path(__file__).with_name("data") / "fantastic.tar.xz"
 
@@ -181,8 +182,8 @@ def test_the_authors_predictions_come_back_from_their_form(released: Released, o
     optima = [Optimum(c.at.size, c.weights, c.at.ratio, float(c.center[name])) for c in small]
     scales = [Scale("1.2b", cell.weights, cell.at.ratio) for cell in cells if cell.at.size == "1.2b"]
     (found,) = judge(optima, [1], scales, forms=(OFFSET,), as_published=True, left_out=False)
-    for (scale, value, _), published in zip(found.predicted, PREDICTED[optimizer, name], strict=True):
-        assert published is None or value == pytest.approx(published, rel=1e-3), scale
+    for (scale, value, _), theirs in zip(found.predicted, PREDICTED[optimizer, name], strict=True):
+        assert theirs is None or value == pytest.approx(theirs, rel=1e-3), scale
 
 
 def test_the_hold_out_of_soaps_learning_rate_is_missed_by_more_than_half(released: Released) -> None:
@@ -195,17 +196,68 @@ def test_the_hold_out_of_soaps_learning_rate_is_missed_by_more_than_half(release
     assert (miss.predicted, miss.rounded) == (pytest.approx(0.00737, abs=1e-5), 0.008)
 
 
-def test_predictions_hold_both_forms_and_what_was_used(released: Released) -> None:
-    """Of one hyperparameter of one optimizer: all of them take half a minute."""
+@pytest.fixture(scope="session")
+def of_muon(released: Released) -> list[dict[str, Any]]:
+    """The predictions of one optimizer: all of them take half a minute."""
     cells = [cell for cell in released.cells if cell.at.optimizer == "muon"]
-    told = sections.predictions(replace(released, cells=cells), [])
-    lr = next(entry for entry in told if entry["hyperparameter"] == "lr")
+    return sections.predictions(replace(released, cells=cells), [])
+
+
+def test_predictions_hold_both_forms_and_what_was_used(of_muon: list[dict[str, Any]]) -> None:
+    lr = next(entry for entry in of_muon if entry["hyperparameter"] == "lr")
     assert [form["form"] for form in lr["forms"]] == ["offset", "power", "constant"]
     assert all(len(form["leave_one_out"]) == 12 for form in lr["forms"])
     assert [used["value"] for used in lr["used"]] == [0.004] * 4
     # From the lowest logged runs in place of the ablations' centres the same form says something else.
     at_8x = [row["value"] for row in lr["of_lowest_runs"]][-1]
     assert lr["forms"][0]["predicted"][-1]["value"] > 10 * at_8x
+
+
+def test_the_written_page_prints_the_numbers_that_the_command_makes(document: dict[str, Any]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "replay.md").read_text(encoding="utf-8")
+    sizes = ("130m", "300m", "520m", "1.2b")
+    stated = {(e["optimizer"], e["size"]): e for e in document["speedups"] if e["ratio"] == 8}
+    for name in ("muon", "soap", "nadamw"):
+        rows = {row["size"]: row for row in document["summary_8x"] if row["optimizer"] == name}
+        ends = [stated[name, size] for size in sizes]
+        lines = [
+            [f"{document['labels'][name]}, as published", *(f"{rows[size]['speedup']:.4f}" for size in sizes)],
+            ["with 16x in the law", *(f"{rows[size]['all_points']:.4f}" for size in sizes[:2]), "–", "–"],
+            ["last release", *(f"{e['speedup']:.2f} [{e['low']:.2f}, {e['high']:.2f}]" for e in ends)],
+        ]
+        for line in lines:
+            assert f"| {' | '.join(line)} |" in page
+    for law in document["laws"]:
+        row = [law["size"], ", ".join(f"{point['ratio']:g}" for point in law["points"])]
+        row += [f"{law[key]:.5f}" for key in ("alpha", "exponent", "floor")] + [f"{law['rms']:.4f}"]
+        assert f"| {' | '.join(row)} |" in page
+
+
+def test_the_figures_of_the_replay_show_what_its_sections_hold(document: dict[str, Any]) -> None:
+    drawn = {draw: draw(document) for draw in (predictions.sensitivity, published.families, published.headline)}
+    sensitivity, families, headline = drawn.values()
+    assert sensitivity and len(sensitivity.rows) == len(document["sensitive"])
+    assert families and len(families.rows) == 12 * 10 and "In 12 of 12 places" in families.caption
+    assert headline and "SOAP at 130m goes from 1.41 to 1.30" in headline.caption
+    assert [row["speedup"] for row in headline.rows] == [row["speedup"] for row in document["summary_8x"]]
+
+
+def test_the_figure_of_predictions_shows_every_form_and_every_miss(of_muon: list[dict[str, Any]]) -> None:
+    study = {"predictions": of_muon, "optimizers": ["muon"], "labels": {"muon": "Muon"}, "baseline": "muon"}
+    found = predictions.predictions(study)
+    assert found is not None
+    kinds = {(row["form"], row["kind"]) for row in found.rows}
+    assert kinds == {
+        (f, k) for f in ("offset", "power", "constant") for k in ("left out", "hold-out", "predicted")
+    }
+    assert f"of {12 * len(of_muon)} left-out optima" in found.caption
+    marks = found.wide.markup().count('class="mark')
+    assert marks == 2 * len(of_muon) * (12 + 4) + 2  # both forms, left out and at 1.2b, and the legend
+
+
+def test_a_study_without_these_sections_has_none_of_these_figures() -> None:
+    bare: dict[str, Any] = {"optimizers": ["adamw"], "labels": {}, "baseline": "adamw", "sizes": [], "cells": []}
+    assert all(draw(bare) is None for draw in (*predictions.DRAWN, *published.DRAWN))
 
 
 def test_what_is_not_supported_has_its_numbers(document: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from steepest.lab.analysis.noise import Irrelevant
 from steepest.lab.analysis.quantile import student_t
+from steepest.lab.analysis.speedup import Speedups
 from steepest.lab.replay.released import At, Released
 
 Told = Mapping[str, Any]
@@ -19,11 +20,15 @@ ACCEPTED = 3e-3
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the sentences are made from. noise: None where no runs tell any."""
+    """What the sentences are made from.
+
+    noise: None where no runs tell any. noisier: the speedups, were a run as noisy as ACCEPTED.
+    """
 
     released: Released
     study: Told
     noise: Irrelevant | None
+    noisier: Speedups
     labels: Mapping[str, str]
 
     def named(self, optimizer: str) -> str:
