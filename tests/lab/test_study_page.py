@@ -1,7 +1,9 @@
 """The page of a study without a browser: what it says, what it refuses, what it writes."""
 
+import base64
 import copy
 import csv
+import gzip
 import io
 import json
 import re
@@ -265,25 +267,36 @@ def test_the_page_needs_no_network_and_no_file_but_a_table_of_runs_that_lies_bes
         assert [row["run"] for row in csv.DictReader(file)] == [run.run for run in few_runs]
 
 
-def test_links_of_the_page_hold_the_same_data_as_the_files(small, tmp_path):
+def attached(text):
+    """The files inside a page, by name; packed ones opened."""
+    found = {}
+    for address, name in re.findall(r'href="(data:[^"]*)" download="([^"]*)"', text):
+        kind, body = address.split(",", 1)
+        packed = kind.endswith(";base64")
+        data = gzip.decompress(base64.b64decode(body)) if packed else unquote(body).encode()
+        assert packed == name.endswith(".gz")
+        found[name.removesuffix(".gz")] = data.decode()
+    return found
+
+
+@pytest.mark.parametrize("plain", [0, 10**9], ids=["packed", "plain"])
+def test_links_of_the_page_hold_the_same_data_as_the_files(small, tmp_path, plain, monkeypatch):
+    monkeypatch.setattr(frame, "PLAIN", plain)
     export.write(small, tmp_path)
-    links = {}
-    for address, name in re.findall(
-        r'href="(data:[^"]*)" download="([^"]*)"', page.html(small, tmp_path / "study.json")
-    ):
-        links[name] = unquote(address.split(",", 1)[1])
+    links = attached(page.html(small, tmp_path / "study.json"))
     assert links["table.csv"] == (tmp_path / "table.csv").read_bytes().decode()
     for figure in figures(small):
-        assert links[f"{figure.key}.csv"] == (tmp_path / f"figures/{figure.key}.csv").read_bytes().decode()
+        for kind in ("csv", "json"):
+            assert (
+                links[f"{figure.key}.{kind}"] == (tmp_path / f"figures/{figure.key}.{kind}").read_bytes().decode()
+            )
     assert json.loads(links["study.json"]) == json.loads(json.dumps(small))
 
 
 def test_long_data_stay_in_the_files_beside_the_page(small, monkeypatch):
     monkeypatch.setattr(frame, "HELD_ROWS", 10)
-    monkeypatch.setattr(page, "HELD", 10)
     text = page.html(small)
     assert 'href="figures/final-losses.csv"' in text and "all are in the files beside this page" in text
-    assert 'href="study.json"' in text
 
 
 # ---- reading it

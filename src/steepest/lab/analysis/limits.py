@@ -9,6 +9,8 @@ from typing import Any
 from steepest.lab.analysis.accounting import unequal
 
 Study = Mapping[str, Any]
+Where = tuple[str, float, str]
+"""Size, ratio, variant."""
 NAMED = 4
 """How many of a kind are named; of more the rest is counted."""
 
@@ -68,17 +70,20 @@ def _selected(study: Study) -> Iterator[str]:
 def _missing(study: Study) -> Iterator[str]:
     """Cells without a final loss, and optimizers that were not run somewhere."""
     places = _contended(study)
+    nowhere: dict[tuple[Where, ...], list[str]] = {}
     for name in study["optimizers"]:
         cells = {_place(cell): cell for cell in study["cells"] if cell["optimizer"] == name}
-        reasons: dict[str, list[tuple[str, float, str]]] = {}
+        reasons: dict[str, list[Where]] = {}
         for place, cell in cells.items():
             if cell["loss"] is None:
                 reasons.setdefault(cell["how"] or "no reason recorded", []).append(place)
         for reason, at in reasons.items():
             yield f"no final loss of {_label(study, name)} at {_places(at)}: {reason}"
-        absent = [place for place in places if place not in cells and not place[2]]
+        absent = tuple(place for place in places if place not in cells and not place[2])
         if absent:
-            yield f"not run: {_label(study, name)} at {_places(absent)}"
+            nowhere.setdefault(absent, []).append(_label(study, name))
+    for absent, names in nowhere.items():
+        yield f"not run: {_listed(names, len(names))} at {_places(absent)}"
 
 
 def _uncertified(study: Study) -> Iterator[str]:
@@ -111,7 +116,11 @@ def _speedups(study: Study) -> Iterator[str]:
         for flag in entry.get("flags") or []:
             who = f"{_label(study, entry['optimizer'])} at {entry['size']} {_times(entry['ratio'])}"
             flags.setdefault(flag.split(" of ")[0] if flag.startswith("outside") else flag, []).append(who)
+    count = len(study.get("speedups") or [])
     for flag, whose in flags.items():
+        if len(whose) == count > 1:
+            yield f"every speedup is flagged: {flag}"
+            continue
         many = "a speedup is" if len(whose) == 1 else f"{len(whose)} speedups are"
         yield f"{many} flagged ({flag}): {_listed(whose)}"
     stated = [entry for entry in study.get("speedups") or [] if entry.get("low") is not None]
@@ -192,7 +201,7 @@ def _clock(study: Study) -> Iterator[str]:
         yield f"{timed.count(False)} of {len(timed)} cells record no time"
 
 
-def _contended(study: Study) -> list[tuple[str, float, str]]:
+def _contended(study: Study) -> list[Where]:
     """Places where more than the baseline's law is at stake; all if it ran alone."""
     cells = [cell for cell in study["cells"] if cell["optimizer"] != study["baseline"]] or study["cells"]
     return list(dict.fromkeys(_place(cell) for cell in cells))
@@ -203,11 +212,11 @@ def _times(ratio: float) -> str:
     return f"{float(f'{ratio:.2g}'):g}×"
 
 
-def _place(cell: Mapping[str, Any]) -> tuple[str, float, str]:
+def _place(cell: Mapping[str, Any]) -> Where:
     return cell["size"], cell["ratio"], cell["variant"]
 
 
-def _places(places: Sequence[tuple[str, float, str]]) -> str:
+def _places(places: Sequence[Where]) -> str:
     """``130m 1× and 2×, 300m 8×``."""
     by_size: dict[str, list[str]] = {}
     for size, ratio, variant in places:

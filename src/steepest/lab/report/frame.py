@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +18,7 @@ from steepest.lab.report.words import cell, plain
 HERE = Path(__file__).parent
 SHOWN_ROWS = 60  # of a figure's data inside the page; the files behind its links hold all
 HELD_ROWS = 5000  # of a figure's data behind its links; of more, the files beside the page hold all
+PLAIN = 100_000  # letters behind a link as they are; more are packed
 
 
 def render(
@@ -67,6 +69,19 @@ def link(kind: str, text: str) -> str:
     return f"data:{kind};charset=utf-8,{quote(text, safe=',:;=()!*{}[]/')}"
 
 
+def attached(name: str, kind: str, text: str) -> dict[str, str]:
+    """A file inside the page: the address and the name that it is saved by; long text is gzipped, name.gz."""
+    if len(text) <= PLAIN:
+        return {"href": link(kind, text), "name": name}
+    packed = base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+    return {"href": f"data:application/gzip;base64,{packed}", "name": f"{name}.gz"}
+
+
+def beside(name: str) -> dict[str, str]:
+    """A file beside the page."""
+    return {"href": name, "name": name.rpartition("/")[2]}
+
+
 def grid(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Rows as a table of words; a column of numbers is set flush right, its gaps included."""
     names = list(dict.fromkeys(key for row in rows for key in row))
@@ -81,7 +96,7 @@ def _figure(document: dict[str, Any], figure: Figure, file: Path | str, markup: 
     figure.wide.root.set("class", "wide")
     figure.narrow.root.set("class", "narrow")
     held = len(figure.rows) <= HELD_ROWS
-    beside = f"figures/{figure.key}"
+    csv, json = f"{figure.key}.csv", f"{figure.key}.json"
     return {
         "key": figure.key,
         "title": figure.title,
@@ -91,6 +106,10 @@ def _figure(document: dict[str, Any], figure: Figure, file: Path | str, markup: 
         "wide": markup(figure.wide.markup()),
         "narrow": markup(figure.narrow.markup()),
         "held": held,
-        "csv": link("text/csv", files.csv_text(figure.rows)) if held else f"{beside}.csv",
-        "json": link("application/json", files.json_text(document, figure, file)) if held else f"{beside}.json",
+        "files": {
+            "CSV": attached(csv, "text/csv", files.csv_text(figure.rows)) if held else beside(f"figures/{csv}"),
+            "JSON": attached(json, "application/json", files.json_text(document, figure, file))
+            if held
+            else beside(f"figures/{json}"),
+        },
     }

@@ -16,8 +16,6 @@ from steepest.lab.report.svg import color
 from steepest.lab.report.words import NOTHING, counted, dotted, duration, listed, loss, lr, shortened, tokens
 
 Study = dict[str, Any]
-HELD = 1_000_000
-"""Letters of the document that the page holds; a longer one is linked beside it."""
 
 
 def write(study: Study, path: Path) -> None:
@@ -49,7 +47,7 @@ def html(study: Study, file: Path | str = "study.json", runs_file: str = "") -> 
         lead=say.lead(study),
         setting=say.setting(study),
         tables=[_table(study, table) for table in say.tables(study)],
-        table_csv=frame.link("text/csv", files.csv_text(say.rows(study))),
+        table=frame.attached("table.csv", "text/csv", files.csv_text(say.rows(study))),
         level=say.level(study),
         limits=[*study["warnings"], *study["not_supported"]],
         any_certified=any(entry["certified"] for entry in study.get("certificates") or []),
@@ -63,7 +61,7 @@ def html(study: Study, file: Path | str = "study.json", runs_file: str = "") -> 
         runs_file=runs_file,
         statuses=_statuses(study),
         provenance=dotted(study["provenance"]),
-        whole=_whole(study),
+        whole=frame.attached("study.json", "application/json", json.dumps(study, ensure_ascii=False)),
     )
 
 
@@ -164,11 +162,3 @@ def _run(study: Study, run: dict[str, Any]) -> dict[str, Any]:
 def _statuses(study: Study) -> str:
     diverged = sum(cell["diverged"] for cell in study["cells"])
     return counted(Counter({"runs": study["runs_count"], "of them diverged": diverged}))
-
-
-def _whole(study: Study) -> dict[str, str]:
-    """Where the whole study as JSON is: inside the page, or beside it where it is long."""
-    text = json.dumps(study, ensure_ascii=False, separators=(",", ":"))
-    if len(text) > HELD:
-        return {"href": "study.json", "note": " (beside this page)"}
-    return {"href": frame.link("application/json", text), "note": ""}
