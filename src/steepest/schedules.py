@@ -21,7 +21,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from torch.optim import Optimizer
@@ -230,7 +230,7 @@ class Named:
     sets: Mapping[str, Any] = field(default_factory=dict)
     version: int = 1
 
-    @property
+    @cached_property
     def options(self) -> dict[str, Any]:
         """Its own settings beside those that all have, with their defaults."""
         parameters = inspect.signature(self.profile).parameters.values()

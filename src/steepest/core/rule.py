@@ -421,7 +421,7 @@ def text(rule: type[Rule]) -> str:
     """The source text of a rule, for records, with those that it is made of below it; empty where there is no file
     (a rule typed at a prompt)."""
     made_of = [one for one in rule.__mro__ if issubclass(one, Rule) and one is not Rule]
-    return "\n".join(filter(None, map(_source, made_of)))
+    return "\n".join(filter(None, [_source(one) for one in made_of]))  # type: ignore[arg-type]
 
 
 @functools.cache

@@ -36,7 +36,7 @@ import math
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -92,8 +92,8 @@ class ModelChoice:
 
     def config(self, vocab: int) -> ModelConfig:
         """The model for a corpus of ``vocab`` tokens."""
-        known = [f.name for f in dataclasses.fields(ModelConfig) if f.name != "vocab"]
-        hints = typing.get_type_hints(ModelConfig)
+        hints = _model_hints()
+        known = [name for name in hints if name != "vocab"]
         for name in self.fields:
             if name == "vocab":
                 raise BadInput(f"model.vocab={self.fields[name]}: the corpus's tokenizer sets it; leave it out")
@@ -101,6 +101,13 @@ class ModelChoice:
                 raise UnknownName.among("setting", f"model.{name}", [f"model.{k}" for k in known])
         values = {name: fit(value, hints[name], f"model.{name}") for name, value in self.fields.items()}
         return dataclasses.replace(preset(self.preset), **values, vocab=vocab)
+
+
+@cache
+def _model_hints() -> dict[str, Any]:
+    """The fields of a model and their types, in order."""
+    hints = typing.get_type_hints(ModelConfig)
+    return {f.name: hints[f.name] for f in dataclasses.fields(ModelConfig)}
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ value for the protocol that started it.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -44,6 +45,7 @@ class _Node(Generic[T]):
     key: Any = None
     wants: dict[T, None] = field(default_factory=dict)
     open: int = 0
+    """Answers, or protocols, that it still waits for."""
     values: dict[Any, Any] = field(default_factory=dict)
 
 
@@ -60,7 +62,8 @@ class Course(Generic[T]):
         self.ended = False
         self.value: Any = None
         self._root: _Node[T] = _Node(protocol)
-        self._waiting: list[_Node[T]] = []
+        self._waiting: dict[T, list[_Node[T]]] = {}
+        self._ready: deque[_Node[T]] = deque()
         self._new: list[T] = []
 
     def begin(self) -> list[T]:
@@ -74,19 +77,20 @@ class Course(Generic[T]):
             self.failures[trial] = failure
         else:
             self.results[trial] = result
+        for node in self._waiting.pop(trial, ()):
+            node.open -= 1
+            if node.open == 0:
+                self._ready.append(node)
         return self._news()
 
     def _news(self) -> list[T]:
         """Lets every protocol go on that has all its answers; the trials that were asked for meanwhile."""
-        while node := next((n for n in self._waiting if self._answered(n)), None):
-            self._waiting.remove(node)
+        while self._ready:
+            node = self._ready.popleft()
             failed = next((self.failures[t] for t in node.wants if t in self.failures), None)
             self._advance(node, TrialFailed(failed) if failed else {t: self.results[t] for t in node.wants})
         new, self._new = self._new, []
         return new
-
-    def _answered(self, node: _Node[T]) -> bool:
-        return all(t in self.results or t in self.failures for t in node.wants)
 
     def _advance(self, node: _Node[T], sent: Any) -> None:
         """Sends a protocol what it waits for, and takes its next question or its end."""
@@ -111,7 +115,12 @@ class Course(Generic[T]):
         node.wants = dict.fromkeys(question)
         self._new += [trial for trial in node.wants if trial not in self.asked]
         self.asked |= node.wants
-        self._waiting.append(node)
+        unanswered = [trial for trial in node.wants if trial not in self.results and trial not in self.failures]
+        node.open = len(unanswered)
+        for trial in unanswered:
+            self._waiting.setdefault(trial, []).append(node)
+        if not unanswered:
+            self._ready.append(node)
 
     def _finish(self, node: _Node[T], value: Any) -> None:
         if node.parent is None:
