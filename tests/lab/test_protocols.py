@@ -193,6 +193,12 @@ def test_the_winner_of_one_at_a_time_is_the_lowest_loss_of_all_sweeps() -> None:
     assert cell.loss == min(map(study.loss, tuning))
 
 
+def test_one_at_a_time_can_be_the_learning_rate_alone() -> None:
+    study = Small(optimizers=("adamw",))
+    _, asked = answered(PROTOCOLS["one_at_a_time"].run(study, OneAtATime(hyperparameters=())), study.loss)
+    assert {t.purpose for t in asked} == {"tune", "final"}
+
+
 def test_variants_of_the_architecture_get_their_own_lr_sweep_and_nothing_else_unless_named() -> None:
     variants = tuple(Place("20k", 400, v) for v in ("", "no qk-norm", "no z-loss", "neither"))
     study = Small(optimizers=("adamw",), places=variants)
@@ -313,6 +319,13 @@ def test_the_baselines_further_budgets_are_run_as_predicted_for_its_law() -> Non
     assert law == {Place("20k", 200), Place("50k", 500), Place("110k", 1100)}
     assert {t.optimizer for t in asked if t.purpose == "law"} == {"adamw"}
     assert all(found[Cell("adamw", *place)].finals for place in law)
+
+
+def test_a_check_is_made_at_the_baselines_further_budgets_too() -> None:
+    study = Small(places=PLACES, optimizers=("adamw",))
+    options = ThreePhases(law_ratios=(0.5,), check=("lr",))
+    _, asked = answered(PROTOCOLS["three_phases"].run(study, options), drift)
+    assert [t.purpose for t in asked if t.place == Place("20k", 200)] == ["tune"] * 3 + ["law"] * 3
 
 
 def test_phases_are_told_by_size_and_an_unknown_size_is_named() -> None:

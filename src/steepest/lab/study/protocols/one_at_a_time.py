@@ -38,11 +38,11 @@ ORDER = ("momentum", "beta1", "beta2", "weight_decay", "warmup", "eps", "batch")
 
 @dataclass(frozen=True)
 class OneAtATime:
-    """hyperparameters: what is swept after lr; () is the first study's, as far as an optimizer has them. sizes:
+    """hyperparameters: what is swept after lr; left out, the first study's as far as an optimizer has them. sizes:
     where; () is all. variants: hyperparameters swept on variants of the architecture after their lr. reach: how
     many values the lr's grid may grow by at each end. law_ratios: further token budgets of the baseline."""
 
-    hyperparameters: tuple[str, ...] = ()
+    hyperparameters: tuple[str, ...] | None = None
     sizes: tuple[str, ...] = ()
     variants: tuple[str, ...] = ()
     reach: int = 4
@@ -52,7 +52,7 @@ class OneAtATime:
         checked_ratios(self.law_ratios)
         if self.reach < 0:
             raise BadInput(f"reach={self.reach}: give at least 0 values")
-        if "lr" in (*self.hyperparameters, *self.variants):
+        if "lr" in (*(self.hyperparameters or ()), *self.variants):
             raise BadInput("lr is always swept, first: leave it out of hyperparameters and variants")
 
 
@@ -84,12 +84,12 @@ def _others(cell: Cell, options: OneAtATime, space: Space) -> Space:
         return named(space, options.variants)
     if options.sizes and cell.size not in options.sizes:
         return {}
-    return named(space, options.hyperparameters or ORDER)
+    return named(space, ORDER if options.hyperparameters is None else options.hyperparameters)
 
 
 def needs(options: OneAtATime) -> tuple[str, ...]:
     """lr, and what is named; what is swept without being named is what an optimizer has."""
-    return ("lr", *dict.fromkeys((*options.hyperparameters, *options.variants)))
+    return ("lr", *dict.fromkeys((*(options.hyperparameters or ()), *options.variants)))
 
 
 def expected(study: Study, options: OneAtATime) -> dict[Cell, Runs]:

@@ -227,7 +227,7 @@ def _predicted(
             notes["predicted"][name] = found
             values[name] = found["rounded"]
     losses = Losses()
-    if options.check and not law:
+    if options.check:
         near: Space = {name: _around(space[name], values[name]) for name in options.check if name in space}
         losses = yield from tried(tuning.ask(), [values, *neighbours(values, near)])
         values = dict(lowest(losses) or values)
@@ -290,7 +290,7 @@ def expected(study: Study, options: ThreePhases) -> dict[Cell, Runs]:
             most = 1 + sum(len(grid) - 1 for grid in space.values()) * 3
             found[cell] = Runs(1 + 2 * len(options.always) + seeds, most + seeds)
         else:
-            check = 0 if law else 2 * len(options.check)
+            check = 2 * len(options.check)
             found[cell] = Runs(check + bool(check) + seeds, check + bool(check) + seeds)
     return found
 
