@@ -194,7 +194,7 @@ def _solve(curves: Sequence[_Points]) -> tuple[Law, ...]:
         inside = (left <= at + step) & (at + step <= right)
         target = np.where(inside, at + step, (left + right) / 2)
         moved, before = target - at, found
-        if np.max(np.abs(moved), initial=0) < 1e-9:
+        if np.max(np.abs(moved), initial=0) < 1e-8:
             break
         at, found = target, _parts(scaled, target)
         turn = before.slope - found.slope
