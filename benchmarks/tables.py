@@ -193,6 +193,17 @@ def ledger(record: Record) -> list[str]:
     return [told, "", *grid(("", "median", "first to last decile, s"), rows), "", "; ".join(ratios) + "."]
 
 
+def tuners(record: Record) -> list[str]:
+    def cell(of: Record) -> str:
+        regrets = " / ".join("–" if regret is None else f"{1e3 * regret:.1f}" for regret in of["regret"])
+        return f"{regrets} ({of['runs']:g})"
+
+    found = record["surfaces"]
+    rows = [(tuner, *(cell(at[tuner]) for at in found.values())) for tuner in next(iter(found.values()))]
+    told = f"Regret over {record['seeds']} seeds, 1e-3 nats/token: median / 75 % / 90 %, and the median of runs:"
+    return [told, "", *grid(("", *found), rows)]
+
+
 def gpu(record: Record) -> list[str]:
     told = [
         line for model in record["models"] for line in [f"### {model['stage'].capitalize()}", "", *measured(model)]
@@ -209,6 +220,7 @@ SECTIONS: dict[str, Callable[[Record], list[str]]] = {
     "products": products,
     "train_step": train_step,
     "ledger": ledger,
+    "tuners": tuners,
     "gpu_cuda": gpu,
     "gpu_cpu": gpu,
 }

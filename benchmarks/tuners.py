@@ -3,10 +3,10 @@
     python benchmarks/tuners.py [--seeds 100] [--surfaces ridge noise ...]
 
 Every surface of ``lab/study/surfaces.py`` is drawn anew with every seed. Coordinate descent (arXiv 2509.02046,
-threshold 3e-3) runs until it ends; on the same drawing the bowl (``lab/study/tuners/surrogate.py``) gets a third of
-those runs, rounded down, and quasi-random search as many as the descent. ``certified``: the bowl again with what its
-certificate takes, every neighbour one step away run. ``steep``: the bowl where losses are five times as steep as
-its prior expects, beside coordinate descent there. Its constants were chosen on seeds from 1000 on, not on these.
+threshold 3e-3) runs until it ends; on the same drawing the bowl (``lab/study/tuners/surrogate.py``) gets a third
+of those runs, rounded down, and quasi-random search as many as the descent. ``certified``: the bowl again with
+what its certificate takes, every neighbour one step away run. ``5 x as steep``: where losses are five times as
+steep as the bowl's prior expects. Its constants were chosen on seeds from 1000 on, not on these.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tables
 from _script import RESULTS, save, tell
 
 from steepest.lab.study.ruler import Ruler
@@ -42,7 +43,7 @@ def main() -> None:
         found[name] = judged(SURFACES[name], range(args.seeds))
         tell(f"{name} done")
         save(args.out, {"seeds": args.seeds, "quantiles": QUANTILES, "surfaces": found})
-    print("\n".join(table(found)))
+    print("\n".join(tables.tuners({"seeds": args.seeds, "surfaces": found})))
 
 
 def judged(surface: Callable[[int], Surface], seeds: range) -> dict[str, Any]:
@@ -97,20 +98,6 @@ def quasi_random(surface: Surface, runs: int, seed: int) -> tuple[Any, int]:
 
     found, spent = solved(surface, search())
     return found.values, spent
-
-
-def table(found: dict[str, Any]) -> list[str]:
-    """Markdown: regret in 1e-3 nats/token, median / 75 % / 90 %, and the median of runs."""
-    tuners = list(next(iter(found.values())))
-    lines = ["| | " + " | ".join(found) + " |", "|---" * (len(found) + 1) + "|"]
-    for tuner in tuners:
-        cells = [
-            " / ".join("–" if q is None else f"{1e3 * q:.1f}" for q in at[tuner]["regret"])
-            + f" ({at[tuner]['runs']:g})"
-            for at in found.values()
-        ]
-        lines.append(f"| {tuner} | " + " | ".join(cells) + " |")
-    return lines
 
 
 def _finite(value: float) -> float | None:
