@@ -66,6 +66,7 @@ class Small:
     seeds: tuple[int, ...] = (1, 2, 3)
     baseline: str = "adamw"
     tuning_seed: int = 0
+    step: int = 1
     sizes: Mapping[str, int] = field(default_factory=lambda: {"20k": 20, "50k": 50, "110k": 110})
     best: Mapping[str, float] = field(default_factory=lambda: {"adamw": 0.004, "muon": 0.016})
     grid: Space = field(default_factory=lambda: SPACE)

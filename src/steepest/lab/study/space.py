@@ -2,8 +2,9 @@
 
 The optimizer's own go by their names, ``betas`` as beta1 and beta2, a companion's and a role's by paths
 (``companion.lr_ratio``, ``by_role.head.lr_ratio``). The run's are ``warmup`` (schedule.warmup), ``batch``,
-``clip`` and, where the schedule has one, ``cooldown`` (schedule.decay); a rule's own hyperparameter of such a name
-is set for a whole study, not searched. ``weight_decay`` moves a companion's too where the recipe has both alike.
+``clip``, ``schedule`` (its name) and, where the study's schedule has one, ``cooldown`` (schedule.decay); a rule's
+own hyperparameter of such a name is set for a whole study, not searched. No grid of schedules is declared.
+``weight_decay`` moves a companion's too where the recipe has both alike.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from steepest.lab.config import RunConfig
     from steepest.registry import Contender
 
-RUN = ("warmup", "batch", "clip", "cooldown")
+RUN = ("warmup", "batch", "clip", "cooldown", "schedule")
 """The run's own names."""
 
 LR_RATIOS = (0.1, 0.3, 1.0)
@@ -48,8 +49,10 @@ def recipe(contender: Contender, settings: Mapping[str, Any], base: RunConfig) -
 
 def run_values(base: RunConfig) -> dict[str, Scalar]:
     """The run's own names and values."""
-    values: dict[str, Scalar] = {"warmup": base.schedule.warmup, "batch": base.batch, "clip": base.clip}
-    return values | ({"cooldown": base.schedule.decay} if "decay" in SCHEDULES[base.schedule.name].sets else {})
+    schedule = base.schedule
+    values: dict[str, Scalar] = {"warmup": schedule.warmup, "batch": base.batch, "clip": base.clip}
+    values |= {"cooldown": schedule.decay} if "decay" in SCHEDULES[schedule.name].sets else {}
+    return values | {"schedule": schedule.name}
 
 
 def declared(contender: Contender, recipe: Mapping[str, Scalar]) -> dict[str, tuple[Scalar, ...]]:
@@ -98,6 +101,8 @@ def check(contender: Contender, name: str, value: Any, known: Mapping[str, Scala
         raise UnknownName.among(f"hyperparameter of {contender.name}", name, ["lr", *known], f"({where})")
     if not isinstance(value, bool | int | float | str):
         raise BadInput(f"{where}: {name}={value!r} is no number, text, true or false")
+    if name == "schedule" and value not in SCHEDULES:
+        raise UnknownName.among("schedule", str(value), SCHEDULES, f"({where})")
     hyper = declaration(contender, name)
     like = known.get(name, 1.0 if name == "lr" else None)
     fault = hyper.fault(normal(value, like), like) if hyper is not None else None

@@ -244,6 +244,12 @@ class Study:
         """Non-embedding weights by size, of the base architecture."""
         return {place.size: self.weights(place._replace(variant="")) for place in self.places}
 
+    @cached_property
+    def step(self) -> int:
+        """Tokens that are whole steps at every batch that is searched."""
+        batches = {int(b) for side in self._sides.values() for b in side.space.get("batch", ())}  # type: ignore[arg-type]
+        return math.lcm(self.base.batch, *batches) * self.base.seq
+
     def weights(self, place: Place) -> int:
         """Its non-embedding weights."""
         return non_embedding(self.model(place).config(vocab=2))
@@ -261,9 +267,9 @@ class Study:
     def _run_of(self, values: Values, where: str) -> RunConfig:
         """The base with the run's own values put in."""
         given = {name: values[name] for name in space.RUN if name in values}
-        schedule = {"warmup": "warmup", "cooldown": "decay"}
+        schedule = {"warmup": ("warmup", float), "cooldown": ("decay", float), "schedule": ("name", str)}
         try:
-            told = {schedule[n]: fit(v, float, n) for n, v in given.items() if n in schedule}
+            told = {schedule[n][0]: fit(v, schedule[n][1], n) for n, v in given.items() if n in schedule}
             plain = {n: fit(v, {"batch": int, "clip": float}[n], n) for n, v in given.items() if n not in schedule}
             if "cooldown" in given and "cooldown" not in space.run_values(self.base):
                 raise BadInput(f"cooldown={given['cooldown']}: the {self.base.schedule.name} schedule has none")

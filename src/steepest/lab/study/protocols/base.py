@@ -24,7 +24,8 @@ class Study(Shape):
 
     places: where every optimizer is compared. seeds: of the winners, none of them ``tuning_seed``. sizes:
     non-embedding weights by model size. space: the grids of an optimizer's hyperparameters. start: a value for
-    each of them, at least. trial: the run of a configuration, on the tuning seed unless another is given.
+    each of them, at least. step: tokens of whole steps at every batch. trial: the run of a configuration, on the
+    tuning seed unless another is given.
     """
 
     @property
@@ -44,6 +45,9 @@ class Study(Shape):
 
     @property
     def sizes(self) -> Mapping[str, int]: ...
+
+    @property
+    def step(self) -> int: ...
 
     def space(self, optimizer: str) -> Space: ...
 
