@@ -44,6 +44,7 @@ def navigation(places: list[str]) -> list[Any]:
         {"Robustness": "robustness.md"},
         {"Schedules": "schedules.md"},
         {"Studies": "studies.md"},
+        {"Protocols": "protocols.md"},
         {"A published study": "replay.md"},
         {"Records of others": "importing.md"},
         {"Zeroth order": "zeroth-order.md"},

@@ -185,6 +185,28 @@ def test_a_cooldown_is_searched_where_the_schedule_has_one(tables: dict[str, Any
     assert wsd.config(trial).schedule.decay == 0.4
 
 
+def test_a_schedule_is_searched_where_a_grid_names_some(tables: dict[str, Any]) -> None:
+    assert "schedule" not in study_of(tables | {"axes": []}).space("adamw")
+    some = study_of(tables | {"axes": [], "grids": {"schedule": ["wsd-sqrt", "cosine"]}})
+    assert some.space("muon")["schedule"] == ("cosine", "wsd-sqrt")
+    assert some.config(some.trial("muon", some.places[0], {"schedule": "wsd-sqrt"})).schedule.name == "wsd-sqrt"
+
+
+def test_schedules_at_shares_of_the_tokens_are_complete_runs_of_the_plain_architecture(
+    tables: dict[str, Any], tiny_corpus: Corpus
+) -> None:
+    protocol = {"name": "budgeted", "shares": [0.5, 1.0], "schedules": ["linear", "wsd-sqrt"]}
+    study = study_of(tables | {"tokens": [8 * 1024]}, protocol=protocol)
+    assert 1024 % study.step == 0
+    for cell in study.expected():
+        assert cell.tokens in (4 * 1024, 8 * 1024)
+        name = cell.variant or "linear"
+        config = study.config(study.trial(cell.optimizer, cell.place, {"schedule": name}))
+        made = plan(config, tiny_corpus.manifest)
+        assert made.steps * config.batch * config.seq == cell.tokens
+        assert config.schedule.name == name and config.model == study.model(study.places[0])
+
+
 def test_grids_are_the_rules_own_until_the_file_says_otherwise(tables: dict[str, Any]) -> None:
     plain = study_of(tables | {"axes": [], "grids": {}})
     space = plain.space("adamw")
@@ -307,6 +329,8 @@ def test_the_file_on_the_page_of_the_studies_is_one(tmp_path: Path) -> None:
         ({"grids": {"warmup": [-0.5]}}, "schedule.warmup=-0.5"),
         ({"grids": {"batch": [2.5]}}, "batch=2.5: it must be a whole number"),
         ({"grids": {"clip": [-1]}}, "clip=-1"),
+        ({"grids": {"schedule": ["wsd-sqr"]}}, "unknown schedule 'wsd-sqr': did you mean 'wsd-sqrt'?"),
+        ({"protocol": {"name": "budgeted", "schedules": ["wsd-sqr"]}}, "did you mean 'wsd-sqrt'?"),
         ({"grids": {"cooldown": [0.2]}}, "unknown hyperparameter in grids 'cooldown'"),
         ({"settings": {"adamw": {"epz": 1}}}, "unknown hyperparameter of adamw 'epz': did you mean 'eps'?"),
         ({"settings": {"adamw": {"lr": 1}}}, "the study searches lr"),

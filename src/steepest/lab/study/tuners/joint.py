@@ -11,6 +11,7 @@ the points of ``quasi``, propose in batches, and are told that a run which diver
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import math
 import warnings
@@ -70,7 +71,7 @@ class Axis:
         grid = tuple(grid)
         if not continuous or len(grid) < 2 or not all(isinstance(v, float) and v > 0 for v in grid):
             return cls(grid)
-        ends: list[float] = sorted((grid[0], grid[-1]))  # type: ignore[type-var, arg-type]
+        ends: list[float] = sorted((grid[0], grid[-1]))  # type: ignore[arg-type]
         mirrored = ends[0] > 0.5 and ends[1] < 1
         low, high = (math.log(1 - v if mirrored else v) for v in ends)
         return cls(grid, low, high, mirrored)
@@ -175,10 +176,9 @@ def proposed(
     space: Space, rule: Joint, losses: Mapping[Key, float], count: int, seed: int
 ) -> list[dict[str, Scalar]]:
     """What Optuna's sampler would run after these losses; a pure function of its arguments."""
-    import optuna
-
+    optuna: Any = importlib.import_module("optuna")  # seconds, and an extra
     axes = {name: Axis.of(grid, rule.continuous) for name, grid in space.items()}
-    kinds = {name: _distribution(axis) for name, axis in axes.items()}
+    kinds = {name: _distribution(axis, optuna.distributions) for name, axis in axes.items()}
     finite = [loss for loss in losses.values() if math.isfinite(loss)]
     worst = max(finite, default=0.0)
     samplers, quiet = optuna.samplers, optuna.logging.get_verbosity()
@@ -204,9 +204,7 @@ def proposed(
     return [{**rest, **{name: _value(axes[name], trial.params[name]) for name in axes}} for trial in asked]
 
 
-def _distribution(axis: Axis) -> Any:
-    from optuna import distributions
-
+def _distribution(axis: Axis, distributions: Any) -> Any:
     if axis.low is not None:
         return distributions.FloatDistribution(0.0, 1.0)
     if ordered(axis.grid):
