@@ -148,13 +148,17 @@ def _headline(of: Evidence) -> Iterator[str]:
     moved = [row for row in rows if abs(row["speedup"] - row["all_points"]) > 5e-3]
     if moved:
         most = max(moved, key=lambda row: (row["published"] is not None, row["speedup"]))
-        yield (
+        text = (
             f"The headline of {most['speedup']:.2f} times ({of.named(most['optimizer'])} at {most['size']}, "
             f"{SUMMARY_RATIO:g}x) hangs on which points AdamW's law goes through: the same losses with one more "
-            f"point, at 16x, in a law of three numbers give {most['all_points']:.2f}. So it is with all "
-            f"{len(moved)} speedups at the sizes where AdamW was run at 16x; they fall by "
-            f"{100 * min(_fall(row) for row in moved):.0f} to {100 * max(_fall(row) for row in moved):.0f} %."
+            f"point, at 16x, in a law of three numbers give {most['all_points']:.2f}."
         )
+        if len(moved) > 1:
+            text += (
+                f" So it is with all {len(moved)} speedups at the sizes where AdamW was run at 16x; they fall by "
+                f"{100 * min(map(_fall, moved)):.0f} to {100 * max(map(_fall, moved)):.0f} %."
+            )
+        yield text
 
 
 def _fall(row: Told) -> float:

@@ -37,7 +37,7 @@ def _selection(of: Evidence) -> Iterator[str]:
         return
     most, least = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
     runs = [one.runs for own in by_optimizer.values() for one in own]
-    base = f", for AdamW by {means[BASELINE]:.4f}" if BASELINE in means else ""
+    base = f", for AdamW by {means[BASELINE]:.4f}" if BASELINE in means and BASELINE not in (most, least) else ""
     yield (
         f"A cell's loss is the minimum over {min(runs)} to {max(runs)} single-seed runs, which flatters whoever "
         f"was tried more often beside the optimum: at this noise, for {of.named(most)} by {means[most]:.4f} "
