@@ -345,3 +345,22 @@ def test_an_optimizer_that_cannot_run_leaves_the_others_phases_whole() -> None:
     )
     assert all(isinstance(value, Failed) for cell, value in found.items() if cell.optimizer == "muon")
     assert all(value.finals for cell, value in found.items() if cell.optimizer == "adamw")
+
+
+@pytest.mark.parametrize("tuner", ["bowl", "descent"])
+def test_tuned_gives_every_cell_its_runs_and_certifies_the_winner(tuner: str) -> None:
+    protocol = PROTOCOLS["tuned"]
+    study = Small(best={"adamw": 0.004, "muon": 0.008})
+    options = protocol.options(tuner=tuner, runs=10, certify=12)
+    found, _ = answered(protocol.run(study, options), study.loss)
+    for name, lr in study.best.items():
+        chosen = found[Cell(name, "20k", 400)]
+        assert chosen.values["lr"] == pytest.approx(lr, rel=0.5)
+        assert chosen.notes["certified"] and set(chosen.finals) == set(study.seeds)
+        assert len(chosen.trials["tune"]) <= 22
+
+
+def test_a_study_that_names_no_protocol_is_tuned_by_the_first() -> None:
+    assert next(iter(PROTOCOLS)) == "tuned"
+    with pytest.raises(BadInput, match="bowl or descent"):
+        PROTOCOLS["tuned"].options(tuner="bowls")

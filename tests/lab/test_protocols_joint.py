@@ -230,7 +230,7 @@ def test_a_sampler_without_optuna_is_one_line(monkeypatch: pytest.MonkeyPatch) -
     assert Joint(sampler="quasi")
     with pytest.raises(MissingExtra) as told:
         chosen("joint", {"sampler": "tpe"})
-    assert str(told.value) == "sampler='tpe' needs optuna: pip install 'steepest[lab]'"
+    assert str(told.value) == "sampler='tpe' needs optuna: pip install 'steepest[samplers]'"
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp"])

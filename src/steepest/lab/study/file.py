@@ -12,6 +12,7 @@ from steepest.lab.config import ModelChoice, RunConfig
 from steepest.lab.model import non_embedding
 from steepest.lab.settings import build, fit
 from steepest.lab.study import study as studies
+from steepest.lab.study.protocols import PROTOCOLS
 from steepest.lab.study.space import batches_around, recipe
 from steepest.registry import resolve
 
@@ -49,7 +50,7 @@ def study_of(cls: type[Study], values: Mapping[str, Any], name: str) -> Study:
         batches |= {
             int(b) for own in grids.values() for b in own.get("batch", batches_around(base.batch)) if _positive(b)
         }
-    protocol = values.get("protocol")
+    protocol = values.get("protocol", next(iter(PROTOCOLS)))
     if isinstance(protocol, str):
         protocol = {"name": protocol}
     if not isinstance(protocol, Mapping) or not isinstance(protocol.get("name"), str):

@@ -7,13 +7,14 @@ from typing import Any
 
 from steepest.core.errors import UnknownName
 from steepest.lab.settings import build
-from steepest.lab.study.protocols import budgeted, joint, one_at_a_time, three_phases
+from steepest.lab.study.protocols import budgeted, joint, one_at_a_time, three_phases, tuned
 from steepest.lab.study.protocols.base import Chosen, Protocol, Runs, Study, demanded, space_sizes
 
 PROTOCOLS: dict[str, Protocol] = {
-    p.name: p for p in (one_at_a_time.PROTOCOL, three_phases.PROTOCOL, joint.PROTOCOL, budgeted.PROTOCOL)
+    p.name: p
+    for p in (tuned.PROTOCOL, one_at_a_time.PROTOCOL, three_phases.PROTOCOL, joint.PROTOCOL, budgeted.PROTOCOL)
 }
-"""Every protocol by the name under which a study asks for it."""
+"""Every protocol by the name under which a study asks for it; the first is that of a study that names none."""
 
 __all__ = ["PROTOCOLS", "Chosen", "Protocol", "Runs", "Study", "chosen", "demanded", "space_sizes"]
 

@@ -53,7 +53,7 @@ class Joint:
         if self.sampler not in SAMPLERS:
             raise UnknownName.among("sampler", self.sampler, SAMPLERS)
         if self.sampler != "quasi" and importlib.util.find_spec("optuna") is None:
-            raise MissingExtra.of(f"sampler={self.sampler!r}", "optuna")
+            raise MissingExtra.of(f"sampler={self.sampler!r}", "optuna", "samplers")
 
 
 @dataclass(frozen=True)
