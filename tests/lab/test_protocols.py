@@ -71,6 +71,9 @@ class Small:
     best: Mapping[str, float] = field(default_factory=lambda: {"adamw": 0.004, "muon": 0.016})
     grid: Space = field(default_factory=lambda: SPACE)
 
+    def place(self, size: str, ratio: float) -> Place:
+        return Place(size, round(ratio * 20 * self.sizes[size]))
+
     def space(self, optimizer: str) -> Space:
         return self.grid
 

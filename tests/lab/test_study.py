@@ -249,6 +249,8 @@ def test_places_are_whole_steps_at_every_batch_and_variants_may_be_narrower(tabl
     assert all(place.tokens % (48 * 128) == 0 for place in study.places)
     assert study.places[0] == Place("20k", 67 * 48 * 128)  # 409,600 tokens, and the nearest
     assert study.sizes == {"20k": 20_480, "50k": 49_152}
+    assert study.place("20k", 1) == study.places[0]
+    assert study.place("50k", 0.25).tokens % (48 * 128) == 0
     config = study.config(study.trial("muon", study.places[-1], {}))
     assert config.model.fields == {"z_loss": 1e-4}
 

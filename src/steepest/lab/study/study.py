@@ -239,6 +239,12 @@ class Study:
         fields = {**self.base.model.fields, **self.variants.get(place.variant, {})}
         return ModelChoice(place.size, fields)
 
+    def place(self, size: str, ratio: float) -> Place:
+        """The base architecture at ``ratio`` times 20 tokens per weight, in whole steps at every batch."""
+        searched = (batch for side in self._sides.values() for batch in side.space.get("batch", ()))
+        step = math.lcm(self.base.batch, *map(int, searched)) * self.base.seq  # type: ignore[arg-type]
+        return Place(size, tokens_of(ratio, self.sizes[size], step))
+
     @cached_property
     def sizes(self) -> dict[str, int]:
         """Non-embedding weights by size, of the base architecture."""

@@ -9,7 +9,7 @@ from typing import Any
 from typing import Protocol as Shape
 
 from steepest.core.errors import BadInput
-from steepest.lab.analysis.runs import TOKENS_PER_WEIGHT, Cell, Place, Scalar
+from steepest.lab.analysis.runs import Cell, Place, Scalar
 from steepest.lab.study.asking import Asking
 from steepest.lab.study.search import Ask, Losses, brackets, key, results
 from steepest.lab.study.trial import Space, Trial, Values
@@ -23,9 +23,10 @@ class Study(Shape):
     """What a protocol sees of a study.
 
     places: where every optimizer is compared. seeds: of the winners, none of them ``tuning_seed``. sizes:
-    non-embedding weights by model size. space: the grids of an optimizer's hyperparameters. start: a value for
-    each of them, at least. step: tokens of whole steps at every batch. trial: the run of a configuration, on the
-    tuning seed unless another is given.
+    non-embedding weights by model size. place: the base architecture at a ratio of tokens to 20 per weight, in
+    whole steps. space: the grids of an optimizer's hyperparameters. start: a value for each of them, at least.
+    step: tokens of whole steps at every batch. trial: the run of a configuration, on the tuning seed unless another
+    is given.
     """
 
     @property
@@ -48,6 +49,8 @@ class Study(Shape):
 
     @property
     def step(self) -> int: ...
+
+    def place(self, size: str, ratio: float) -> Place: ...
 
     def space(self, optimizer: str) -> Space: ...
 
@@ -154,9 +157,7 @@ def cells(study: Study, law_ratios: Sequence[float] = ()) -> dict[Cell, bool]:
 def law_places(study: Study, ratios: Sequence[float]) -> list[Place]:
     """The base architecture of every size at further ratios of tokens to 20 per weight."""
     sizes = dict.fromkeys(place.size for place in study.places if not place.variant)
-    return [
-        Place(size, round(ratio * TOKENS_PER_WEIGHT * study.sizes[size])) for size in sizes for ratio in ratios
-    ]
+    return [study.place(size, ratio) for size in sizes for ratio in ratios]
 
 
 def checked_ratios(ratios: Sequence[float], name: str = "law_ratios") -> None:
