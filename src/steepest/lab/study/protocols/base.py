@@ -25,8 +25,8 @@ class Study(Shape):
     places: where every optimizer is compared. seeds: of the winners, none of them ``tuning_seed``. sizes:
     non-embedding weights by model size. place: the base architecture at a ratio of tokens to 20 per weight, in
     whole steps. space: the grids of an optimizer's hyperparameters. start: a value for each of them, at least.
-    step: tokens of whole steps at every batch. trial: the run of a configuration, on the tuning seed unless another
-    is given.
+    step: tokens of whole steps at every batch. trial: the run of a configuration, on the tuning seed unless
+    another is given.
     """
 
     @property
