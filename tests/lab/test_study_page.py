@@ -163,33 +163,51 @@ def verdicts(study, at, flags=(), **words):
             entry |= {"word": word, "speedup": value, "low": low, "high": high, "flags": [*flags]}
     gone = set(study["optimizers"]) - set(words) - {"adamw"}
     study["optimizers"] = [name for name in study["optimizers"] if name not in gone]
+    study["certificates"] = []
     without(study, gone.__contains__)
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ({"muon": ("faster", 1.31)}, "faster than tuned AdamW: Muon 1.31×."),
-        ({"muon": ("slower", 0.5)}, "slower than tuned AdamW: Muon 0.50×."),
-        ({"muon": ("not told apart", 1.1)}, "not told apart from tuned AdamW: Muon."),
-        ({"muon": ("no interval", 1.1)}, "one seed each, so without interval, against tuned AdamW: Muon 1.10×."),
+        ({"muon": ("faster", 1.31)}, "faster than AdamW: Muon 1.31×."),
+        ({"muon": ("slower", 0.5)}, "slower than AdamW: Muon 0.50×."),
+        ({"muon": ("not told apart", 1.1)}, "not told apart from AdamW: Muon."),
+        ({"muon": ("no interval", 1.1)}, "without interval, against AdamW: Muon 1.10×."),
         ({"muon": ("faster", 1.31), "lion": ("refused", None)},
-         "faster than tuned AdamW: Muon 1.31×; no speedup stated: Lion."),
+         "faster than AdamW: Muon 1.31×; no speedup stated: Lion."),
         ({"muon": ("faster", 1.31), "kron": ("not told apart", 1.0), "lion": ("slower", 0.9)},
-         "faster than tuned AdamW: Muon 1.31×; slower than it: Lion 0.90×; not told apart from it: Kron."),
+         "faster than AdamW: Muon 1.31×; slower than it: Lion 0.90×; not told apart from it: Kron."),
     ],
 )  # fmt: skip
 def test_the_headline_tells_every_verdict_of_the_largest_size_and_longest_schedule(study, words, sentence):
     verdicts(study, ("110k", 8.0), **words)
-    assert summary.headline(study) == f"At 110k weights and 8× data, {sentence}"
+    assert summary.headline(study) == f"At 110k weights and 8× data: {sentence}"
 
 
 def test_a_flagged_number_of_the_headline_has_an_asterisk_and_the_asterisk_a_reason(study):
     verdicts(study, ("110k", 8.0), ["outside the fitted range"], muon=("faster", 1.4))
-    assert summary.headline(study).endswith("faster than tuned AdamW: Muon 1.40×*.")
+    assert summary.headline(study).endswith("faster than AdamW: Muon 1.40×*.")
     assert "* outside the data that the law was fitted to." in summary.lead(study)
     verdicts(study, ("110k", 8.0), ["no upper end"], muon=("faster", 1.4))
     assert "* flagged, as told below." in summary.lead(study)
+
+
+def test_the_headline_says_tuned_of_a_certified_baseline_alone_and_one_seed_of_one_seed(study):
+    place = summary.decisive(study)
+    for certified, words in ((True, "than tuned AdamW"), (False, "than AdamW")):
+        for entry in study["certificates"]:
+            entry["certified"] = certified
+        assert words in summary.headline(study)
+    for cell in study["cells"]:
+        cell["seeds"] = 1 if (cell["size"], cell["tokens"]) == place else 3
+    assert summary.headline(study).startswith("With one seed each, at 110k weights and 8× data: ")
+
+
+def test_many_limits_fold_and_none_is_lost(small):
+    small["not_supported"] = [f"Limit {number}." for number in range(30)]
+    text = page.html(small)
+    assert "And 14 more" in text and all(f"<li>Limit {number}.</li>" in text for number in range(30))
 
 
 def test_certified_settings_are_named_under_the_headline_and_signed_in_the_table(study):
@@ -240,7 +258,7 @@ def test_ratios_of_whole_steps_are_named_by_what_was_meant(study):
 def test_the_page_says_headline_limits_settings_commands_and_runs(study, tmp_path):
     study["warnings"] = ["Two records disagree."]
     page.write(study, tmp_path / "report.html")
-    text = re.sub(r"<[^>]*>|data:[^\"]*", " ", (tmp_path / "report.html").read_text())
+    text = re.sub(r"<[^>]*>|data:(?! )[^\"]*", " ", (tmp_path / "report.html").read_text())
     words = " ".join(text.split())
     for said in (
         summary.headline(study), "Two records disagree.", *study["not_supported"], "weight_decay",

@@ -16,6 +16,7 @@ from steepest.lab.report.svg import color
 from steepest.lab.report.words import NOTHING, counted, dotted, duration, listed, loss, lr, shortened, tokens
 
 Study = dict[str, Any]
+OPEN_LIMITS = 16  # sentences of limits in the open; the rest unfolds
 
 
 def write(study: Study, path: Path) -> None:
@@ -49,7 +50,8 @@ def html(study: Study, file: Path | str = "study.json", runs_file: str = "") -> 
         tables=[_table(study, table) for table in say.tables(study)],
         table=frame.attached("table.csv", "text/csv", files.csv_text(say.rows(study))),
         level=say.level(study),
-        limits=[*study["warnings"], *study["not_supported"]],
+        limits=[*study["not_supported"], *study["warnings"]],
+        open_limits=OPEN_LIMITS,
         any_certified=any(entry["certified"] for entry in study.get("certificates") or []),
         certificates=frame.grid([_certificate(study, entry) for entry in study.get("certificates") or []]),
         certainty=CERTAINTY,
@@ -68,7 +70,7 @@ def html(study: Study, file: Path | str = "study.json", runs_file: str = "") -> 
 def _table(study: Study, table: dict[str, Any]) -> dict[str, Any]:
     slot = slots(study)
     rows = [
-        row | {"slot": color(slot[row["optimizer"]]), "short": shortened(row["label"], 18)}
+        row | {"slot": color(slot[row["optimizer"]]), "short": shortened(row["label"], 22)}
         for row in table["rows"]
     ]
     return table | {"rows": rows}

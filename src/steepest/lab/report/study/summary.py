@@ -117,7 +117,9 @@ def headline(study: Study) -> str:
     if place is None:
         return f"No speedup over {base} is stated: {_unstated(study)}."
     at = budgets(study, place[0])[place[1]]
-    return f"At {place[0]} weights and {at} data, {_clauses(study, place, base)}."
+    seeds = [cell["seeds"] for cell in cells(study).values() if (cell["size"], cell["tokens"]) == place]
+    start = "With one seed each, at" if max(seeds) == 1 else "At"
+    return f"{start} {place[0]} weights and {at} data: {_clauses(study, place, base)}."
 
 
 def _unstated(study: Study) -> str:
@@ -130,12 +132,13 @@ def _clauses(study: Study, place: Place, base: str) -> str:
     for name in ranked(study, contenders(study), place):
         if (name, *place) in cells(study):
             groups.setdefault(verdict(stated.get((name, *place))), []).append(name)
-    rival, parts = f"tuned {base}", []
+    sure = certificates(study).get((study["baseline"], *place), {}).get("certified")
+    rival, parts = f"tuned {base}" if sure else base, []
     for word, (text, numbered) in {
         FASTER: ("faster than {}", True),
         SLOWER: ("slower than {}", True),
         TIE: ("not told apart from {}", False),
-        ALONE: ("one seed each, so without interval, against {}", True),
+        ALONE: ("without interval, against {}", True),
         REFUSED: ("no speedup stated", False),
     }.items():
         if word in groups:
@@ -259,7 +262,9 @@ def tables(study: Study) -> list[dict[str, Any]]:
         at, weights = budgets(study, size), tokens(entry["weights"])
         base = study["baseline"]
         names = [n for n in study["optimizers"] if any((n, size, budget) in found for budget in at)]
-        others = ranked(study, (n for n in names if n != base), (size, list(at)[-1]))
+        # By loss where most of them have one: the longest schedule may be the race of a few.
+        most = max(at, key=lambda budget: (sum((n, size, budget) in found for n in names), budget))
+        others = ranked(study, (n for n in names if n != base), (size, most))
         lines = []
         for name in [*(n for n in names if n == base), *others]:
             keys = [(name, size, budget) for budget in at]
