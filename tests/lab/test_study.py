@@ -564,6 +564,10 @@ def test_plan_and_status_tell_what_follows_in_numbers(
     assert told["flops"] > 0 < told["hours"]
     assert [side["points"] for side in told["sides"]] == [3, 4]
     assert any("search spaces differ" in warning for warning in told["warnings"])
+    hours = tmp_path / "hours.py"
+    hours.write_text(f"study = {tables | {'budget': {'hours': 1e-9}}!r}\n")
+    assert main(["study", "plan", str(hours), *words[1:]]) == 2
+    assert "budget.hours=1e-09: what one-at-a-time asks for first, 7 runs, takes about" in capsys.readouterr().err
     assert main(["study", "status", *words]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["done"], told["waiting"], told["running"], told["ended"]) == (5, 4, 0, False)

@@ -78,6 +78,11 @@ def _plan(study: Study, corpus: Corpus, args: argparse.Namespace) -> int:
     print(table(head, rows))
     for side in told["sides"]:
         print(f"{side['optimizer']}: " + "; ".join(f"{k} {_list(v)}" for k, v in side["space"].items()))
+    places = (
+        f"{p['size']} {p['variant'] + ' ' if p['variant'] else ''}{p['tokens']:,} ({p['ratio']:.3g}x)"
+        for p in told["places"]
+    )
+    print(f"places, tokens each: {'; '.join(places)}")
     for warning in told["warnings"]:
         print(f"note: {warning}")
     print(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from steepest.core.errors import BadInput
 from steepest.lab.analysis.runs import Cell
-from steepest.lab.study.calibration import flops, seconds_per_token, starts
+from steepest.lab.study.calibration import Times, flops, seconds_per_token, starts
 from steepest.lab.study.hold import Standing
-from steepest.lab.study.price import check_budget, priced, ratio
+from steepest.lab.study.price import Priced, check_budget, priced, ratio
 
 if TYPE_CHECKING:
     from steepest.lab.corpus import Corpus
@@ -26,6 +28,7 @@ def planned(study: Study, corpus: Corpus, *, runs: Path, out: Path, workers: int
     check_budget(study, price)
     times = starts(study, corpus, out)
     batch = study.base.batch
+    _check_hours(study, price, times)
     present = Counter(
         Cell(t.optimizer, *t.place) for t, run in standing.runs_of.items() if run in standing.results
     )
@@ -56,6 +59,17 @@ def planned(study: Study, corpus: Corpus, *, runs: Path, out: Path, workers: int
         {"size": p.size, "tokens": p.tokens, "ratio": ratio(study, p), "variant": p.variant} for p in study.places
     ]
     return told | {"warnings": _warnings(study, told, price.tokens(price.runs))}
+
+
+def _check_hours(study: Study, price: Priced, times: Mapping[str, Times]) -> None:
+    """Raises: BadInput for a budget that does not pay what the protocol asks for first."""
+    first = sum(c.tokens * n * seconds_per_token(study, times, c) for c, n in price.first.items()) / 3600
+    limit = study.budget.hours
+    if limit is not None and limit < first:
+        raise BadInput(
+            f"budget.hours={limit:g}: what {study.protocol} asks for first, {sum(price.first.values()):,} runs, "
+            f"takes about {first:.2g} hours of workers here: raise it, or take fewer optimizers, sizes or ratios"
+        )
 
 
 def _warnings(study: Study, told: dict[str, Any], tokens: int) -> list[str]:
