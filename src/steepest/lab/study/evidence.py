@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 def runs_of(standing: Standing, times: Mapping[str, Times]) -> list[Run]:
     """Every run that was asked for, in that order; unfinished ones have no loss.
 
-    times: of the optimizers' starts by size, for operations. Losses along the way are read of fresh seeds alone.
+    times: of the optimizers' starts by size, for operations; empty, none are told. Losses along the way are read of
+    fresh seeds alone.
     """
     study, state = standing.study, _state_bytes(standing.study)
     found = []
@@ -55,7 +57,7 @@ def runs_of(standing: Standing, times: Mapping[str, Times]) -> list[Run]:
                 status=result.status,
                 loss=result.loss,
                 steps=result.trained // step,
-                flops=calibration.flops(study, times, cell, result.trained, config.batch),
+                flops=calibration.flops(study, times, cell, result.trained, config.batch) if times else None,
                 seconds=result.seconds,
                 reason=result.reason,
                 curve=_curve(standing, name, trial),
@@ -67,13 +69,18 @@ def runs_of(standing: Standing, times: Mapping[str, Times]) -> list[Run]:
 def document(standing: Standing, out: Path, command: str, file: str) -> tuple[dict[str, Any], list[Run]]:
     """study.json of what is finished, and all its runs. Raises: BadInput where no run of the baseline is."""
     study, corpus = standing.study, standing.corpus
-    runs = runs_of(standing, calibration.starts(study, corpus, out))
+    warnings = _warnings(standing)
+    try:
+        times = calibration.starts(study, corpus, out)
+    except SteepestError as error:
+        times = {}
+        warnings.append(f"nothing is said in operations: {error}")
+    runs = runs_of(standing, times)
     finals = finals_of(runs)
     if not any(final.cell.optimizer == study.baseline for final in finals):
         raise BadInput(
             f"no run of the baseline {study.baseline} is finished yet: `steepest study run {file}` first"
         )
-    warnings = _warnings(standing)
     try:
         costs = calibration.costs(study, behind(runs, finals), corpus, out)
     except SteepestError as error:
@@ -91,6 +98,7 @@ def document(standing: Standing, out: Path, command: str, file: str) -> tuple[di
         warnings=warnings,
         provenance=_provenance(standing),
         spaces={name: study.space(name) for name in study.optimizers},
+        start={run.cell.place: math.log(corpus.vocab_size) for run in runs},
     )
     return told, runs
 

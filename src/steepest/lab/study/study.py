@@ -241,9 +241,7 @@ class Study:
 
     def place(self, size: str, ratio: float) -> Place:
         """The base architecture at ``ratio`` times 20 tokens per weight, in whole steps at every batch."""
-        searched = (batch for side in self._sides.values() for batch in side.space.get("batch", ()))
-        step = math.lcm(self.base.batch, *map(int, searched)) * self.base.seq  # type: ignore[arg-type]
-        return Place(size, tokens_of(ratio, self.sizes[size], step))
+        return Place(size, tokens_of(ratio, self.sizes[size], self.step))
 
     @cached_property
     def sizes(self) -> dict[str, int]:
@@ -253,8 +251,8 @@ class Study:
     @cached_property
     def step(self) -> int:
         """Tokens that are whole steps at every batch that is searched."""
-        batches = {int(b) for side in self._sides.values() for b in side.space.get("batch", ())}  # type: ignore[arg-type]
-        return math.lcm(self.base.batch, *batches) * self.base.seq
+        batches = (batch for side in self._sides.values() for batch in side.space.get("batch", ()))
+        return math.lcm(self.base.batch, *map(int, batches)) * self.base.seq  # type: ignore[arg-type]
 
     def weights(self, place: Place) -> int:
         """Its non-embedding weights."""
