@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from steepest.lab.report.curves import Box
 from steepest.lab.report.figure import WIDE, Figure, both, flat, slots
 from steepest.lab.report.study import speedups
@@ -9,7 +11,7 @@ from steepest.lab.report.study import summary as say
 from steepest.lab.report.study.overview import legend
 from steepest.lab.report.study.speedups import Study, boxes
 from steepest.lab.report.svg import Board, Scale, clipped, color
-from steepest.lab.report.words import interval, tokens
+from steepest.lab.report.words import interval, listed, tokens
 
 
 def loss_vs_tokens(study: Study) -> Figure | None:
@@ -140,7 +142,7 @@ def joint_residuals(study: Study) -> Figure | None:
     )
     if predicted:
         caption += f"The pale bar is what it predicts beyond the data, less {base}'s law there. "
-    caption += " ".join(filter(None, (_forecast(study, law, base) for law in joint)))
+    caption += _forecasts(study, joint, base)
     rows = []
     for law in joint:
         for kind in ("points", "predictions"):
@@ -148,17 +150,23 @@ def joint_residuals(study: Study) -> Figure | None:
     return Figure("joint-law", "What a joint law leaves over", caption.strip(), *both(draw), rows)
 
 
-def _forecast(study: Study, law: Study, base: str) -> str:
-    """What the law says beyond the data, and whether its errors allow that; empty for nothing."""
-    said = []
-    for forecast in law["predictions"]:
-        if forecast.get("difference") is None:
-            continue
-        words = forecast["reason"] or f"more than the laws' error on what was left out ({forecast['error']:.4f})"
-        where = f"{tokens(forecast['weights'])} weights and {say.times_data(forecast['ratio'])}"
-        who = say.label(study, law["optimizer"])
-        said.append(f"{who} at {where}: {forecast['difference']:+.4f} nats/token against {base}, {words}.")
-    return " ".join(said)
+def _forecasts(study: Study, joint: Sequence[Study], base: str) -> str:
+    """What the laws say beyond the data, by whether their errors allow that; empty for nothing."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for law in joint:
+        for forecast in law["predictions"]:
+            if forecast.get("difference") is None:
+                continue
+            where = f"{tokens(forecast['weights'])} weights and {say.times_data(forecast['ratio'])}"
+            why = (forecast["reason"] or "more than the laws' error on what was left out").split(" (")[0]
+            said = f"{say.label(study, law['optimizer'])} {forecast['difference']:+.4f}"
+            found.setdefault(where, {}).setdefault(why, []).append(said)
+    return " ".join(
+        f"At {where}, against {base}: "
+        + "; ".join(f"{listed(told, len(told))} ({why})" for why, told in by_reason.items())
+        + "."
+        for where, by_reason in found.items()
+    )
 
 
 DRAWN = (loss_vs_tokens, speedups.speedups, speedups.speedup_vs_size, speedups.slopes, joint_residuals)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from steepest.lab.report.figure import Figure, both, slots
@@ -10,7 +10,7 @@ from steepest.lab.report.study import summary as say
 from steepest.lab.report.study.overview import legend
 from steepest.lab.report.study.panels import Box, boxes, fullest, named, place_text, where, worth_showing
 from steepest.lab.report.svg import Board, Scale, clipped, color
-from steepest.lab.report.words import tokens
+from steepest.lab.report.words import listed, tokens
 
 Study = dict[str, Any]
 PANELS = 8
@@ -121,14 +121,17 @@ def flips(study: Study) -> Figure | None:
         "Mean validation loss of the final runs less the baseline’s after the same tokens. Only the right ends "
         "are evidence: before them the learning rate has not come down. "
     )
-    caption += " ".join(_orders(name, entry) for name, entry in drawn.items())
-    rows = [
-        {key: entry[key] for key in ("size", "ratio", "tokens", "variant", "threshold", "threshold_from")}
-        | {key: flip[key] for key in ("before", "after", "share", "text")}
-        | {"at": flip["tokens"]}
-        for entry in study["flips"]
-        for flip in entry["flips"]
-    ]
+    caption += _orders(drawn)
+    rows: list[Study] = []
+    for entry in study["flips"]:
+        here = {key: entry[key] for key in ("size", "ratio", "tokens", "variant")}
+        for name, losses in _named(entry).items():
+            met = zip(entry["at"], losses, strict=True)
+            rows += [{"kind": "curve", **here, "optimizer": name, "at": at, "loss": loss} for at, loss in met]
+        for flip in entry["flips"]:
+            row = {key: flip[key] for key in ("before", "after", "share", "text")}
+            why = {key: entry[key] for key in ("threshold", "threshold_from")}
+            rows.append({"kind": "flip", **here, "at": flip["tokens"], **row, **why})
     return Figure("rank-flips", "Rank flips along the schedule", caption, *both(draw), rows)
 
 
@@ -136,14 +139,23 @@ def _named(entry: Study) -> dict[str, list[float]]:
     return {curve["optimizer"]: curve["loss"] for curve in entry["curves"]}
 
 
-def _orders(name: str, entry: Study) -> str:
+def _orders(drawn: Mapping[str, Study]) -> str:
     """What the order half-way was worth."""
-    half = next((order for order in entry["orders"] if order["share"] == 0.5), None)
-    if half is None or not half["pairs"]:
+    found = {
+        name: (order, entry)
+        for name, entry in drawn.items()
+        for order in entry["orders"]
+        if order["share"] == 0.5 and order["pairs"]
+    }
+    if not found:
         return ""
+    told = [f"{order['reversed']} of {order['pairs']} pairs at {name}" for name, (order, _) in found.items()]
+    least = [f"{entry['threshold']:.2g}" for _, entry in found.values()]
+    above = " to ".join(dict.fromkeys((min(least, key=float), max(least, key=float))))
+    why = listed(list(dict.fromkeys(entry["threshold_from"] for _, entry in found.values())))
     return (
-        f"At {name}, {half['reversed']} of {half['pairs']} pairs stand the other way round at half the tokens "
-        f"than at the end (leads above {entry['threshold']:.2g} nats/token count: {entry['threshold_from']})."
+        f"At half the tokens the order is the reverse of the end’s in {listed(told, len(told))}; leads above "
+        f"{above} nats/token count ({why})."
     )
 
 
