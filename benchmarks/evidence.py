@@ -21,6 +21,8 @@ from typing import Any
 
 from _made import SECONDS, SPEEDUPS, made
 
+from steepest.lab.bench.deciles import summary
+
 COUNTS = (1_000, 10_000, 100_000)
 SIZES = {"20k": 20_000, "50k": 50_000, "110k": 110_000, "400k": 400_000, "1m": 1_000_000}
 RATIOS = (1, 2, 4, 8, 16)
@@ -32,7 +34,7 @@ RESULT = Path(__file__).parent / "results" / "evidence.json"
 
 
 def parts(count: int) -> dict[str, Any]:
-    """Seconds of every part at about ``count`` runs."""
+    """Wall and processor seconds of every part at about ``count`` runs."""
     from steepest.lab.analysis.evidence import evidence
     from steepest.lab.analysis.finals import finals_of
     from steepest.lab.report.load import load
@@ -43,37 +45,32 @@ def parts(count: int) -> dict[str, Any]:
         SECONDS.setdefault(name, SECONDS[like])
     names = list(NAMES)[:11]
     cells = len(names) * len(SIZES) * len(RATIOS)
-    tried = max(1, round(count / cells) - SEEDS)
-    runs = made(names, SIZES, RATIOS, SEEDS, tried, curves=100)
-    found: dict[str, Any] = {"runs": len(runs), "cells": cells}
-    given = {
-        "baseline": "adamw",
-        "title": "made",
-        "command": "python benchmarks/evidence.py",
-        "source": "made runs",
-    }
-    seconds: dict[str, float] = {}
+    runs = made(names, SIZES, RATIOS, SEEDS, max(1, round(count / cells) - SEEDS), curves=100)
+    given = {"baseline": "adamw", "title": "made", "command": "python benchmarks/evidence.py", "source": "made"}
+    clocks: dict[str, dict[str, float]] = {"wall": {}, "processor": {}}
 
     def timed(part: str, action: Callable[[], Any]) -> Any:
-        start = time.perf_counter()
+        wall, processor = time.perf_counter(), time.process_time()
         value = action()
-        seconds[part] = round(time.perf_counter() - start, 3)
+        clocks["wall"][part] = round(time.perf_counter() - wall, 3)
+        clocks["processor"][part] = round(time.process_time() - processor, 3)
         return value
 
     with tempfile.TemporaryDirectory() as folder:
-        finals = timed("finals", lambda: finals_of(runs))
+        finals = timed("final losses", lambda: finals_of(runs))
         study = timed("document", lambda: evidence(runs, finals, **given))
-        timed("page and files", lambda: export.publish(study, runs, Path(folder)))
-        again = timed("reading study.json", lambda: load(folder))
+        timed("page and all files", lambda: export.publish(study, runs, Path(folder)))
+        again = timed("document read again", lambda: load(folder))
         timed("page alone", lambda: page.write(again, Path(folder) / "report.html"))
         sizes = {path.name: path.stat().st_size for path in Path(folder).iterdir() if path.is_file()}
-    found |= {"seconds": seconds, "bytes": sizes}
-    return found | {"peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)}
+    peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return {"runs": len(runs), "cells": cells, **clocks, "bytes": sizes, "peak_mib": peak}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, nargs="+", default=COUNTS, help="how many, about (1000 10000 100000)")
+    parser.add_argument("--rounds", type=int, default=3, help="of all counts in turn (3)")
     parser.add_argument("--out", type=Path, default=RESULT, help="where the results go")
     parser.add_argument("--only", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -82,13 +79,24 @@ def main() -> None:
         return
     from _script import save, tell  # here, so that the measured process holds no torch
 
-    rows = []
-    for count in args.runs:
-        tell(f"{count:,} runs")
-        own = [sys.executable, __file__, "--only", str(count)]
-        rows.append(json.loads(subprocess.run(own, check=True, capture_output=True, text=True).stdout))
-        print(rows[-1], flush=True)
-    save(args.out, {"rows": rows})
+    rounds: dict[int, list[dict[str, Any]]] = {count: [] for count in args.runs}
+    for place in range(args.rounds):
+        for count, found in rounds.items():
+            tell(f"round {place + 1}: {count:,} runs")
+            own = [sys.executable, __file__, "--only", str(count)]
+            found.append(json.loads(subprocess.run(own, check=True, capture_output=True, text=True).stdout))
+            print(found[-1], flush=True)
+    save(args.out, {"rows": [told(found) for found in rounds.values()]})
+
+
+def told(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """One count's rounds as one row."""
+    last = rounds[-1]
+    clocks = {
+        clock: {part: summary([one[clock][part] for one in rounds]) for part in last[clock]}
+        for clock in ("wall", "processor")
+    }
+    return last | clocks | {"rounds": len(rounds), "peak_mib": max(one["peak_mib"] for one in rounds)}
 
 
 if __name__ == "__main__":

@@ -193,6 +193,24 @@ def ledger(record: Record) -> list[str]:
     return [told, "", *grid(("", "median", "first to last decile, s"), rows), "", "; ".join(ratios) + "."]
 
 
+def evidence(record: Record) -> list[str]:
+    """Processor seconds: the machine does other things beside, and one process needs no more than one core."""
+    rows = [
+        (
+            f"{row['runs']:,}, {row['cells']} cells",
+            *(f"{row['processor'][part]['median']:.2f}" for part in row["processor"]),
+            f"{sum(part['median'] for part in row['wall'].values()):.1f}",
+            *(size(row["bytes"][name]) for name in ("study.json", "report.html", "runs.csv")),
+            size(row["peak_mib"] * 2**20),
+        )
+        for row in record["rows"]
+    ]
+    parts = [f"{part}, s" for part in record["rows"][0]["processor"]]
+    last = ("all, wall s", "study.json", "report.html", "runs.csv", "memory")
+    told = f"Processor seconds of each part, medians of {counted(record['rows'][0]['rounds'], 'round')}:"
+    return [told, "", *grid(("runs", *parts, *last), rows)]
+
+
 def tuners(record: Record) -> list[str]:
     def cell(of: Record) -> str:
         regrets = " / ".join("–" if regret is None else f"{1e3 * regret:.1f}" for regret in of["regret"])
@@ -220,6 +238,7 @@ SECTIONS: dict[str, Callable[[Record], list[str]]] = {
     "products": products,
     "train_step": train_step,
     "ledger": ledger,
+    "evidence": evidence,
     "tuners": tuners,
     "gpu_cuda": gpu,
     "gpu_cpu": gpu,

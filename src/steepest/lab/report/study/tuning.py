@@ -14,6 +14,7 @@ from steepest.lab.report.words import listed, tokens
 
 Study = dict[str, Any]
 PANELS = 8
+READ = 24  # points of a curve that the pointer reads
 
 
 def tuning_cost(study: Study) -> Figure | None:
@@ -88,12 +89,18 @@ def _cost_panel(board: Board, study: Study, box: Box, curves: Sequence[Study]) -
                 board.path([*edge, *back], f"band {css}", True)
         if len(points) > 1:
             board.path([(x(p["trials"]), y(p["loss"])) for p in points], f"curve {css}")
-        for point in points:
+        for point in _read(points):
             last = point is points[-1]
             tip = f"{say.label(study, curve['optimizer'])}, {place_text(curve)}\n{point['trials']} trials, "
             tip += f"{tokens(point['tokens'])} tokens: {point['loss']:.4f}"
             board.mark(x(point["trials"]), y(point["loss"]), slot[curve["optimizer"]], tip, 4 if last else 2.5,
                        "" if last else "silent")  # fmt: skip
+
+
+def _read(points: Sequence[Any]) -> Sequence[Any]:
+    """The points of a curve at which the pointer reads a value: a curve of hundreds needs no more to be read."""
+    every = -(-len(points) // READ) or 1
+    return [*points[:-1:every], *points[-1:]]
 
 
 def flips(study: Study) -> Figure | None:
@@ -178,7 +185,7 @@ def _flip_panel(board: Board, study: Study, box: Box, entry: Study) -> None:
         points = [(x(at[k]), y(gap), k, gap) for k, gap in zip(late, values, strict=True) if y.inside(gap)]
         if len(points) > 1:
             board.path([(across, height) for across, height, *_ in points], f"curve c{color(slot[name])}")
-        for across, height, k, gap in points:
+        for across, height, k, gap in _read(points):
             last = k == late[-1]
             tip = f"{say.label(study, name)}\n{tokens(at[k])} tokens: {gap:+.4f}"
             board.mark(across, height, slot[name], tip, 4 if last else 2.5, "" if last else "silent")
