@@ -210,6 +210,24 @@ def test_many_limits_fold_and_none_is_lost(small):
     assert "And 14 more" in text and all(f"<li>Limit {number}.</li>" in text for number in range(30))
 
 
+def test_the_clock_and_operations_are_told_where_they_tell_otherwise_than_tokens(study):
+    assert not any("clock" in said or "operations" in said for said in summary.lead(study))
+    place = summary.decisive(study)
+    for entry in study["speedups"]:
+        if entry["optimizer"] == "muon" and (entry["size"], entry["tokens"]) == place:
+            entry["seconds"] = {"value": 1.2, "low": 1.1, "high": None, "flags": []}
+    assert "On the clock, step times included: Muon 1.20× (≥ 1.10)." in summary.lead(study)
+    row = next(r for r in summary.rows(study) if r["speedup_seconds"])
+    assert (row["optimizer"], row["speedup_seconds_low"]) == ("muon", 1.1)
+
+
+def test_what_the_evidence_supports_stands_before_what_it_does_not(small):
+    assert "What this evidence supports" not in page.html(small)
+    small["supported"] = ["Six of six."]
+    text = page.html(small)
+    assert text.index("<li>Six of six.") < text.index("What this evidence does not support")
+
+
 def test_certified_settings_are_named_under_the_headline_and_signed_in_the_table(study):
     place = summary.decisive(study)
     here = [entry for entry in study["certificates"] if (entry["size"], entry["tokens"]) == place]

@@ -18,6 +18,9 @@ joint               L(N, D) of each optimizer, what it leaves over, and what it 
 noise, power        of the seeds: sd, intervals, which differences are ties; what so many seeds could have seen
 certificates        one per cell: which neighbours of its setting were tried, better or not; brackets and edges
 accounting          one per optimizer: runs, tokens, operations, seconds, and the size of its search space
+robustness, sweeps  of every swept hyperparameter: the width of its good region, what a guess costs, its points
+tuning_cost, flips  the best loss after so many trials; how the order changes along the schedule
+drift, pareto       how optima move with size and data; who is beaten in quality, time and memory at once
 not_supported       what the evidence does not allow, sentence by sentence
 warnings            what went wrong on the way
 provenance          versions, hardware, identities: whatever the caller knows

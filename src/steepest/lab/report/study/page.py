@@ -50,6 +50,7 @@ def html(study: Study, file: Path | str = "study.json", runs_file: str = "") -> 
         tables=[_table(study, table) for table in say.tables(study)],
         table=frame.attached("table.csv", "text/csv", files.csv_text(say.rows(study))),
         level=say.level(study),
+        supported=study.get("supported") or [],
         limits=[*study["not_supported"], *study["warnings"]],
         open_limits=OPEN_LIMITS,
         any_certified=any(entry["certified"] for entry in study.get("certificates") or []),

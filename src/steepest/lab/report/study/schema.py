@@ -49,6 +49,7 @@ STUDY = {
     ),
     "runs": Since(Each({"run": str, "optimizer": str, "size": str, "tokens": NUMBER, "status": str})),
     "runs_count": NUMBER,
+    "supported": Since(Each(str)),
     "not_supported": Each(str),
     "warnings": Each(str),
     "provenance": dict,

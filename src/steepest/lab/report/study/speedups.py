@@ -252,7 +252,8 @@ def _ratio_panel(
     _lines(board, y, box)
     for count, size in weights.items():
         board.line(x(count), box.bottom, x(count), box.bottom + 5, "axis")
-        board.text(x(count), box.bottom + 18, size, "tick", "middle")
+        near = min((abs(x(other) - x(count)) for other in weights if other != count), default=box.right - box.left)
+        board.text(x(count), box.bottom + 18, clipped(size, near - 4), "tick", "middle")
     for line in lines:
         if _moves(line):
             edge = [(x(e["weights"]), y(min(e["high"] or y.high, y.high))) for e in line["line"]]

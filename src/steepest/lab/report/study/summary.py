@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from steepest.lab.analysis.verdict import FASTER, REFUSED, SLOWER, TIE
-from steepest.lab.report.words import NOTHING, interval, listed, loss, shortened, tokens
+from steepest.lab.report.words import NOTHING, interval, listed, loss, ratio, shortened, tokens
 
 Study = dict[str, Any]
 Place = tuple[str, int]
@@ -74,9 +74,12 @@ def times(entry: Study | None, digits: int = 2) -> str:
 
 def span(entry: Study | None) -> str:
     """``1.30–1.55``, ``≥ 1.30`` where the upper end is open; empty where there is no interval."""
-    if entry is None or entry["speedup"] is None:
-        return ""
-    low, high = (None if end is None else f"{end:.2f}" for end in (entry["low"], entry["high"]))
+    return "" if entry is None or entry["speedup"] is None else ends(entry)
+
+
+def ends(of: Study) -> str:
+    """Its low and high in the form of :func:`span`."""
+    low, high = (None if end is None else f"{end:.2f}" for end in (of["low"], of["high"]))
     if low is None or high is None:
         return f"≥ {low}" if low else f"≤ {high}" if high else ""
     return f"{low}–{high}"
@@ -156,7 +159,7 @@ def lead(study: Study) -> list[str]:
     place = decisive(study)
     if place is None:
         return []
-    said = [*_moves(study, place), *_certified(study, place)]
+    said = [*_moves(study, place), *_otherwise(study, place), *_certified(study, place)]
     flags = {flag for entry in speedups(study).values() for flag in entry.get("flags") or []}
     if flags and "*" in headline(study) + said[0]:
         outside = all(flag.startswith("outside") for flag in flags)
@@ -177,6 +180,25 @@ def _moves(study: Study, place: Place) -> list[str]:
         if len(told) > 1:
             return [f"{label(study, leader or '')} at {at}: {listed(told, 6)}."]
     return []
+
+
+SAME = 0.01  # a ratio to the speedup in tokens that is not worth a sentence
+KINDS = {"seconds": "On the clock, step times included", "flops": "In operations"}
+
+
+def _otherwise(study: Study, place: Place) -> list[str]:
+    """The same comparison on the clock and in operations, where they are known."""
+    stated, said = speedups(study), []
+    for kind, words in KINDS.items():
+        parts, differs = [], False
+        for name in ranked(study, contenders(study), place):
+            found = (stated.get((name, *place)) or {}).get(kind) or {}
+            if found.get("value") is not None:
+                differs |= abs(found["value"] / stated[(name, *place)]["speedup"] - 1) > SAME
+                parts.append(f"{label(study, name)} {ratio(found)}{f' ({ends(found)})' if ends(found) else ''}")
+        if differs:
+            said.append(f"{words}: {listed(parts, 5)}.")
+    return said
 
 
 def certificates(study: Study) -> dict[tuple[str, str, int], Study]:
@@ -240,6 +262,7 @@ def rows(study: Study) -> list[dict[str, Any]]:
                 "verdict": verdict(entry) if contender else "baseline",
                 **{key: given.get(key) for key in ("speedup", "low", "high", "published")},
                 "flags": "; ".join(given.get("flags") or []),
+                **_costs(given),
                 "final_loss": cell["loss"],
                 "final_low": cell["low"],
                 "final_high": cell["high"],
@@ -249,6 +272,15 @@ def rows(study: Study) -> list[dict[str, Any]]:
             }
         )
     return table
+
+
+def _costs(entry: Study) -> dict[str, float | None]:
+    """The speedup in steps, operations and seconds, with its ends."""
+    return {
+        f"speedup_{kind}{suffix}": (entry.get(kind) or {}).get(key)
+        for kind in ("steps", "flops", "seconds")
+        for key, suffix in (("value", ""), ("low", "_low"), ("high", "_high"))
+    }
 
 
 def tables(study: Study) -> list[dict[str, Any]]:

@@ -26,6 +26,8 @@ def show(study: dict[str, Any], file: TextIO | None = None) -> None:
         table(columns, rows, styles, file)
     base = say.label(study, study["baseline"])
     print(f"\n×: {base}'s tokens for the same final loss over the optimizer's; its row: final losses", file=file)
+    for sentence in study.get("supported") or []:
+        print(f"+ {sentence}", file=file)
     for sentence in [*study["not_supported"], *study["warnings"]]:
         print(f"- {sentence}", file=file)
 
