@@ -65,7 +65,7 @@ def gaps(study: Study) -> Figure | None:
 
     lowest = min(row["gap"] for row in shown)
     caption = (
-        f"Where a mark lies below the line, the optimizer ended lower than tuned {say.label(study, base)} "
+        f"Where a mark lies below the line, the optimizer ended lower than {say.label(study, base)} "
         "after the same tokens. "
     )
     if any(row["low"] is not None for row in shown):

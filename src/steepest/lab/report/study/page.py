@@ -42,7 +42,6 @@ def html(study: Study, file: Path | str = "study.json", runs_file: str = "") -> 
         study=study,
         topics={topic: [figure.key for figure in figures] for topic, figures in topics.items()},
         missing=missing,
-        names=say.listed([say.label(study, name) for name in study["optimizers"]], 6),
         base=say.label(study, study["baseline"]),
         headline=say.headline(study),
         lead=say.lead(study),

@@ -122,7 +122,7 @@ def headline(study: Study) -> str:
     at = budgets(study, place[0])[place[1]]
     seeds = [cell["seeds"] for cell in cells(study).values() if (cell["size"], cell["tokens"]) == place]
     start = "With one seed each, at" if max(seeds) == 1 else "At"
-    return f"{start} {place[0]} weights and {at} data: {_clauses(study, place, base)}."
+    return f"{start} {place[0]} weights and {at} data, {_clauses(study, place, base)}."
 
 
 def _unstated(study: Study) -> str:
@@ -160,10 +160,9 @@ def lead(study: Study) -> list[str]:
     if place is None:
         return []
     said = [*_moves(study, place), *_otherwise(study, place), *_certified(study, place)]
-    flags = {flag for entry in speedups(study).values() for flag in entry.get("flags") or []}
-    if flags and "*" in headline(study) + said[0]:
-        outside = all(flag.startswith("outside") for flag in flags)
-        said.append(f"* {'outside the data that the law was fitted to' if outside else 'flagged, as told below'}.")
+    if "*" in headline(study):
+        here = [entry for (_, *at), entry in speedups(study).items() if tuple(at) == place]
+        said.append(f"* {'; '.join(dict.fromkeys(flag for entry in here for flag in entry['flags']))}.")
     return said
 
 
