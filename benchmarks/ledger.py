@@ -1,12 +1,13 @@
 """How long it takes to list recorded runs: first, again, after one more, and as runs for an analysis.
 
-    python benchmarks/ledger.py [--runs 100000] [--rounds 5]
+    python benchmarks/ledger.py [--runs 100000] [--rounds 5] [--records FOLDER]
 
 Records as `steepest train` writes them (header with the rule's text, result, three rows) are made up in a
 temporary folder: eight optimizers, three sizes, their grids of rates, seeds; a few diverged, a few half done.
 Every listing is a process of its own, as a user starts one. Beside it, in the same rounds, stand the least that
 anybody must do without an index, open and parse the header and the result of every record, and the least with one,
-look at the folder and at both files' times.
+look at the folder and at both files' times. Told are seconds on the wall and, for a machine that is shared, of the
+processor, all processes together; ratios are of the latter.
 """
 
 from __future__ import annotations
@@ -14,13 +15,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import random
+import resource
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -43,45 +43,51 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=100_000, help="how many records (100000)")
     parser.add_argument("--rounds", type=int, default=5, help="of all in turn (5)")
     parser.add_argument("--out", type=Path, default=RESULTS / "ledger.json", help="where the results go")
+    parser.add_argument(
+        "--records", type=Path, metavar="FOLDER", help="make them here, or take those that are here"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="steepest-ledger-") as folder:
-        runs = Path(folder) / "runs"
-        bytes_written = write(runs, args.runs)
+        runs = args.records or Path(folder) / "runs"
+        if not runs.exists():
+            write(runs, args.runs)
+        files = [path for name in (record.HEADER, record.RESULT) for path in runs.glob(f"*/{name}")]
+        count, size = len(record.list_runs(runs)), sum(file.stat().st_size for file in files)
         rounds = [measured(runs, place) for place in range(args.rounds)]
-    rows = [{"what": what, **summary([one[what] for one in rounds])} for what in rounds[0]]
+    rows = [
+        {"what": what} | {clock: summary([one[what][clock] for one in rounds]) for clock in ("wall", "processor")}
+        for what in rounds[0]
+    ]
     ratios = {
-        f"{what} / {least}": summary([one[what] / one[least] for one in rounds])
-        for what, least in (("first", PARSED), ("again", LOOKED), ("as runs", LOOKED))
+        f"{what} / {other}": summary([one[what]["processor"] / one[other]["processor"] for one in rounds])
+        for what, other in ((FIRST, PARSED), (AGAIN, LOOKED), (RUNS, LOOKED))
     }
     for row in rows:
-        print(f"{row['what']:32s} {row['median']:7.2f} s  ({row['low']:.2f} to {row['high']:.2f})")
+        wall, processor = row["wall"]["median"], row["processor"]["median"]
+        print(f"{row['what']:36s} {wall:7.2f} s, {processor:7.2f} s of the processor")
     for name, row in ratios.items():
-        print(f"{name:60s} {row['median']:.2f}  ({row['low']:.2f} to {row['high']:.2f})")
-    save(
-        args.out,
-        {"runs": args.runs, "bytes": bytes_written, "rows": rows, "ratios": ratios, "rounds": rounds},
-    )
+        print(f"{name:64s} {row['median']:.2f}  ({row['low']:.2f} to {row['high']:.2f})")
+    save(args.out, {"runs": count, "bytes": size, "rows": rows, "ratios": ratios, "rounds": rounds})
 
 
 # ---- records
 
 
-def write(runs: Path, count: int) -> int:
-    """``count`` records under ``runs``; the bytes of their headers and results."""
-    draw, total = random.Random(0), 0
+def write(runs: Path, count: int) -> None:
+    """``count`` records under ``runs``."""
+    draw = random.Random(0)
     manifest = {"identity": "0" * 64, "vocab_size": 1024, "source": "stdlib"}
     cells = [
         plan(RunConfig.from_mapping({"optimizer": spec, "model": size, "ratio": ratio}), manifest)
         for spec, size, ratio in product(OPTIMIZERS, SIZES, (1, 2, 4, 8))
     ]
     for place in range(count):
-        total += write_one(runs, cells[place % len(cells)], manifest, place // len(cells), draw)
+        write_one(runs, cells[place % len(cells)], manifest, place // len(cells), draw)
         if place % 10_000 == 9_999:
             tell(f"{place + 1:,} records written")
-    return total
 
 
-def write_one(runs: Path, cell: Plan, manifest: dict[str, Any], place: int, draw: random.Random) -> int:
+def write_one(runs: Path, cell: Plan, manifest: dict[str, Any], place: int, draw: random.Random) -> None:
     """The ``place``-th record of a cell: another rate, or another seed."""
     lr, seed = cell.lr * 2.0 ** (place % 8 - 4), place // 8
     optimizer = cell.determines["optimizer"]
@@ -138,63 +144,58 @@ def write_one(runs: Path, cell: Plan, manifest: dict[str, Any], place: int, draw
             **times,
             "spikes": {},
         }
-    size = 0
     for name, value in files.items():
-        size += (folder / name).write_text(json.dumps(value, indent=1))
+        (folder / name).write_text(json.dumps(value, indent=1))
     (folder / record.ROWS).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return size
 
 
 # ---- timing
 
-PARSED = "opened and parsed, no index"
-LOOKED = "looked at alone"
+PARSED, LOOKED = "opened and parsed, no index", "looked at alone"
+FIRST, AGAIN, LATER, RUNS = "first listing", "again", "again, one record later", "as runs for an analysis"
+LEAST = {
+    PARSED: """import json, os, sys
+for run in os.scandir(sys.argv[1]):
+    for name in ("header.json", "result.json"):
+        try:
+            with open(f"{run.path}/{name}", "rb", buffering=0) as file:
+                json.loads(file.read())
+        except FileNotFoundError:
+            pass
+""",
+    LOOKED: """import os, sys
+for run in os.scandir(sys.argv[1]):
+    for name in ("header.json", "result.json"):
+        try:
+            os.stat(f"{run.path}/{name}")
+        except FileNotFoundError:
+            pass
+""",
+}
+LISTING = "import sys; from steepest.cli import main; sys.exit(main())"
+READING = "import sys; from steepest.lab.ledger import read_runs; print(len(read_runs(sys.argv[1]).runs))"
 
 
-def measured(runs: Path, place: int) -> dict[str, float]:
-    """Seconds of each, each a process of its own but the two least ones."""
+def measured(runs: Path, place: int) -> dict[str, dict[str, float]]:
+    """Seconds of each, every one in a process of its own."""
     tell(f"round {place + 1}")
-    listing = ["-c", "import sys; from steepest.cli import main; sys.exit(main())", "runs", str(runs)]
     (runs / NAME).unlink(missing_ok=True)
-    found = {PARSED: parsed(runs), LOOKED: looked(runs)}
-    for what in ("first", "again"):
-        found[what] = timed(listing)
+    found = {what: timed(["-c", code, str(runs)]) for what, code in LEAST.items()}
+    for what in (FIRST, AGAIN):
+        found[what] = timed(["-c", LISTING, "runs", str(runs)])
     one = next(path for path in sorted(runs.iterdir()) if (path / record.RESULT).exists())
     (one / record.RESULT).touch()
-    found["after one more"] = timed(listing)
-    code = "import sys; from steepest.lab.ledger import read_runs; print(len(read_runs(sys.argv[1]).runs))"
-    found["as runs"] = timed(["-c", code, str(runs)])
+    found[LATER] = timed(["-c", LISTING, "runs", str(runs)])
+    found[RUNS] = timed(["-c", READING, str(runs)])
     return found
 
 
-def timed(words: list[str]) -> float:
-    """Seconds of a Python process."""
-    began = time.perf_counter()
+def timed(words: list[str]) -> dict[str, float]:
+    """Seconds of a Python process: on the wall, and of the processor, what it starts among it."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - began
-
-
-def parsed(runs: Path) -> float:
-    """Every header and result opened and parsed, and thrown away."""
-    began = time.perf_counter()
-    with os.scandir(runs) as entries:
-        for entry in entries:
-            for name in (record.HEADER, record.RESULT):
-                path = f"{entry.path}/{name}"
-                with suppress(FileNotFoundError, NotADirectoryError), open(path, "rb", buffering=0) as file:
-                    json.loads(file.read())
-    return time.perf_counter() - began
-
-
-def looked(runs: Path) -> float:
-    """Every folder listed, its two files asked for their times."""
-    began = time.perf_counter()
-    with os.scandir(runs) as entries:
-        for entry in entries:
-            for name in (record.HEADER, record.RESULT):
-                with suppress(FileNotFoundError, NotADirectoryError):
-                    os.stat(f"{entry.path}/{name}")
-    return time.perf_counter() - began
+    wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return {"wall": wall, "processor": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}
 
 
 if __name__ == "__main__":

@@ -187,10 +187,14 @@ def train_step(record: Record) -> list[str]:
 
 
 def ledger(record: Record) -> list[str]:
-    rows = [(row["what"], seconds(row["median"]), f"{row['low']:.2f}–{row['high']:.2f}") for row in record["rows"]]
+    rows = [(row["what"], spread(row["wall"]), spread(row["processor"])) for row in record["rows"]]
     ratios = [f"{name}: {spread(row)}" for name, row in record["ratios"].items()]
-    told = f"{record['runs']:,} runs, {record['bytes'] / 1e9:.2f} GB of headers and results:"
-    return [told, "", *grid(("", "median", "first to last decile, s"), rows), "", "; ".join(ratios) + "."]
+    files, rounds = (
+        f"{record['bytes'] / 1e9:.2f} GB of headers and results",
+        counted(len(record["rounds"]), "round"),
+    )
+    told = f"{record['runs']:,} runs, {files}, {rounds}:"
+    return [told, "", *grid(("", "wall, s", "processor, s"), rows), "", "; ".join(ratios) + "."]
 
 
 def evidence(record: Record) -> list[str]:
