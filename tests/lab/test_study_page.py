@@ -20,6 +20,7 @@ from steepest.lab.report import frame
 from steepest.lab.report.load import load
 from steepest.lab.report.study import export, page, schema, summary, terminal
 from steepest.lab.report.study.figures import figures
+from steepest.lab.report.study.tables import tables
 
 LABELS = {"adamw": "AdamW", "nadamw": "NAdamW", "lion": "Lion", "muon": "Muon", "soap": "SOAP", "kron": "Kron"}
 GIVEN = {
@@ -232,8 +233,8 @@ def test_certified_settings_are_named_under_the_headline_and_signed_in_the_table
     for entry in here:
         entry["certified"] = entry["optimizer"] == "soap"
     assert "Certified there as local optima of their search: SOAP; the others are not." in summary.lead(study)
-    rows = {row["optimizer"]: row["cells"][-1] for row in summary.tables(study)[-1]["rows"]}
-    assert rows["soap"]["certified"] and not rows["muon"]["certified"]
+    rows = {row.optimizer: row.values[-1] for row in tables(study)[-1].rows}
+    assert rows["soap"].certified and not rows["muon"].certified
     study.pop("certificates")
     assert any("is not recorded: none of them is certified" in said for said in summary.lead(study))
 
@@ -242,7 +243,7 @@ def test_the_headline_goes_to_the_largest_place_that_has_a_verdict(study):
     study["speedups"] = [entry for entry in study["speedups"] if entry["size"] != "110k"]
     assert summary.headline(study).startswith("At 50k weights and 8× data")
     study["speedups"] = []
-    assert summary.headline(study) == "No speedup over AdamW is stated: no law was fitted."
+    assert summary.headline(study).endswith("No speedup over AdamW is stated: no law was fitted.")
     alone(study)
     assert summary.headline(study) == "AdamW ran alone: this page holds its runs, and no comparison."
 
@@ -254,20 +255,48 @@ def test_the_lead_follows_one_optimizer_over_the_sizes(study):
 
 
 def test_a_table_per_size_has_the_baseline_first_and_then_the_best_by_loss(study):
-    tables = summary.tables(study)
-    assert [table["size"] for table in tables] == ["20k", "50k", "110k"]
-    assert tables[0]["ratios"] == ["1×", "2×", "4×", "8×"]
-    rows = {row["optimizer"]: row["cells"] for row in tables[0]["rows"]}
-    assert [*rows][:1] == ["adamw"] and [*rows][-1] == "lion"
+    found = tables(study)
+    assert [table.size for table in found] == ["20k", "50k", "110k"]
+    assert found[0].ratios == ("1×", "2×", "4×", "8×")
+    rows = {row.optimizer: row.values for row in found[0].rows}
+    assert [*rows][:1] == ["adamw"] and [*rows][-1:] == ["lion"]
     loss = next(cell["loss"] for cell in study["cells"])
-    assert rows["adamw"][0]["value"] == f"{loss:.3f}" and rows["muon"][0]["word"] == "faster"
+    assert rows["adamw"][0].value == f"{loss:.3f}" and rows["muon"][0].word == "faster"
+
+
+def test_a_table_is_ordered_where_most_ended_not_at_the_budget_of_a_few(study):
+    longest = max(cell["tokens"] for cell in study["cells"] if cell["size"] == "20k")
+    few = [c for c in study["cells"] if c["tokens"] != longest or c["optimizer"] in ("adamw", "lion")]
+    study["cells"] = few
+    assert [row.optimizer for row in tables(study)[0].rows][-1] == "lion"
+
+
+def test_without_a_law_the_headline_and_the_table_say_what_the_final_losses_do(study):
+    for entry in study["speedups"]:
+        entry |= {
+            "speedup": None,
+            "low": None,
+            "high": None,
+            "word": "refused",
+            "flags": ["a law needs 4 budgets"],
+        }
+    said = summary.headline(study)
+    assert said.startswith("At 110k weights and 8× data, lower final loss than AdamW: ")
+    assert "; higher than it: Lion +0." in said
+    assert said.endswith("No speedup over AdamW is stated: a law needs 4 budgets.")
+    rows = {row.optimizer: row.values[0] for row in tables(study)[0].rows}
+    assert rows["muon"].gap and rows["muon"].value.startswith("-0.0") and rows["muon"].small == "lower"
+    assert not rows["adamw"].gap
+    study["noise"] = None
+    assert summary.headline(study).startswith("No speedup over AdamW is stated")
+    assert {row.values[0].small for row in tables(study)[0].rows} == {"nats/token", "refused"}
 
 
 def test_ratios_of_whole_steps_are_named_by_what_was_meant(study):
     for section in ("cells", "speedups"):
         for entry in study[section]:
             entry["ratio"] *= {"20k": 0.9987, "50k": 1.0013}.get(entry["size"], 1)
-    assert [table["ratios"] for table in summary.tables(study)] == [["1×", "2×", "4×", "8×"]] * 3
+    assert [table.ratios for table in tables(study)] == [("1×", "2×", "4×", "8×")] * 3
     assert summary.lead(study)[0].count(" at ") == 4
 
 

@@ -12,6 +12,7 @@ from steepest.lab.report.figure import slots
 from steepest.lab.report.study import summary as say
 from steepest.lab.report.study.figures import CERTAINTY, drawn
 from steepest.lab.report.study.schema import checked
+from steepest.lab.report.study.tables import tables
 from steepest.lab.report.svg import color
 from steepest.lab.report.words import NOTHING, counted, dotted, duration, listed, loss, lr, shortened, tokens
 
@@ -34,6 +35,7 @@ def html(study: Study, file: Path | str = "study.json", runs_file: str = "") -> 
     """The page as text; ``file`` is what its commands name, ``runs_file`` a table of all runs beside it."""
     study = checked(study)
     topics, missing = drawn(study)
+    of_sizes = tables(study)
     return frame.render(
         "study.html",
         study,
@@ -46,12 +48,15 @@ def html(study: Study, file: Path | str = "study.json", runs_file: str = "") -> 
         headline=say.headline(study),
         lead=say.lead(study),
         setting=say.setting(study),
-        tables=[_table(study, table) for table in say.tables(study)],
+        tables=of_sizes,
+        shortened=shortened,
+        slots={name: color(slot) for name, slot in slots(study).items()},
         table=frame.attached("table.csv", "text/csv", files.csv_text(say.rows(study))),
         level=say.level(study),
         supported=study.get("supported") or [],
         limits=[*study["not_supported"], *study["warnings"]],
         open_limits=OPEN_LIMITS,
+        any_gap=any(value.gap for table in of_sizes for row in table.rows for value in row.values),
         any_certified=any(entry["certified"] for entry in study.get("certificates") or []),
         certificates=frame.grid([_certificate(study, entry) for entry in study.get("certificates") or []]),
         certainty=CERTAINTY,
@@ -65,15 +70,6 @@ def html(study: Study, file: Path | str = "study.json", runs_file: str = "") -> 
         provenance=dotted(study["provenance"]),
         whole=frame.attached("study.json", "application/json", json.dumps(study, ensure_ascii=False)),
     )
-
-
-def _table(study: Study, table: dict[str, Any]) -> dict[str, Any]:
-    slot = slots(study)
-    rows = [
-        row | {"slot": color(slot[row["optimizer"]]), "short": shortened(row["label"], 22)}
-        for row in table["rows"]
-    ]
-    return table | {"rows": rows}
 
 
 def _certificate(study: Study, entry: Study) -> dict[str, Any]:

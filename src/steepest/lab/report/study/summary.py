@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from steepest.lab.analysis.significance import HIGHER, LOWER
+from steepest.lab.analysis.significance import TIE as TIED
 from steepest.lab.analysis.verdict import FASTER, REFUSED, SLOWER, TIE
-from steepest.lab.report.words import NOTHING, interval, listed, loss, ratio, shortened, tokens
+from steepest.lab.report.words import NOTHING, listed, ratio, shortened, tokens
 
 Study = dict[str, Any]
 Place = tuple[str, int]
@@ -118,11 +120,41 @@ def headline(study: Study) -> str:
     if not contenders(study):
         return f"{base} ran alone: this page holds its runs, and no comparison."
     if place is None:
-        return f"No speedup over {base} is stated: {_unstated(study)}."
+        return f"{_by_loss(study, base)}No speedup over {base} is stated: {_unstated(study)}."
     at = budgets(study, place[0])[place[1]]
     seeds = [cell["seeds"] for cell in cells(study).values() if (cell["size"], cell["tokens"]) == place]
     start = "With one seed each, at" if max(seeds) == 1 else "At"
     return f"{start} {place[0]} weights and {at} data, {_clauses(study, place, base)}."
+
+
+def differences(study: Study) -> dict[tuple[str, str, int], Study]:
+    """Final loss less the baseline's in every cell of the base architecture that has a noise to judge it by."""
+    found = [gap for gap in (study.get("noise") or {}).get("differences") or [] if not gap["variant"]]
+    return {(gap["optimizer"], gap["size"], gap["tokens"]): gap for gap in found}
+
+
+def _by_loss(study: Study, base: str) -> str:
+    """What the final losses alone say at the largest place; empty where no noise is known."""
+    gaps = differences(study)
+    places = [(size, at) for size in sizes(study) for at in budgets(study, size)]
+    place = next((p for p in reversed(places) if any((n, *p) in gaps for n in contenders(study))), None)
+    if place is None:
+        return ""
+    parts, rival = [], base
+    for word, text in (
+        (LOWER, "lower final loss than {}"),
+        (HIGHER, "higher than {}"),
+        (TIED, "not told apart from {}"),
+    ):
+        names = [
+            n for n in ranked(study, contenders(study), place) if gaps.get((n, *place), {}).get("word") == word
+        ]
+        if names:
+            told = [label(study, n) + ("" if word == TIED else f" {gaps[n, *place]['gap']:+.3f}") for n in names]
+            parts.append(f"{text.format(rival)}: {listed(told)}")
+            rival = "it"
+    said = "; ".join(parts)
+    return f"At {place[0]} weights and {budgets(study, place[0])[place[1]]} data, {said}. " if said else ""
 
 
 def _unstated(study: Study) -> str:
@@ -279,65 +311,4 @@ def _costs(entry: Study) -> dict[str, float | None]:
         f"speedup_{kind}{suffix}": (entry.get(kind) or {}).get(key)
         for kind in ("steps", "flops", "seconds")
         for key, suffix in (("value", ""), ("low", "_low"), ("high", "_high"))
-    }
-
-
-def tables(study: Study) -> list[dict[str, Any]]:
-    """The verdicts size by size: a row per optimizer, a column per ratio, every value with its small print."""
-    found, stated, sure = cells(study), speedups(study), certificates(study)
-    told = []
-    for entry in study["sizes"]:
-        size = entry["size"]
-        if size not in sizes(study):
-            continue
-        at, weights = budgets(study, size), tokens(entry["weights"])
-        base = study["baseline"]
-        names = [n for n in study["optimizers"] if any((n, size, budget) in found for budget in at)]
-        # By loss where most of them have one: the longest schedule may be the race of a few.
-        most = max(at, key=lambda budget: (sum((n, size, budget) in found for n in names), budget))
-        others = ranked(study, (n for n in names if n != base), (size, most))
-        lines = []
-        for name in [*(n for n in names if n == base), *others]:
-            keys = [(name, size, budget) for budget in at]
-            row = [
-                _verdict(study, name, found.get(key), stated.get(key)) | _assured(sure.get(key)) for key in keys
-            ]
-            lines.append({"optimizer": name, "label": study["labels"][name], "cells": row})
-        weights = f"{weights} weights" if weights.lower() != size.lower() else "weights"
-        told.append({"size": size, "weights": weights, "ratios": list(at.values()), "rows": lines})
-    return told
-
-
-def _assured(certificate: Study | None) -> dict[str, Any]:
-    """Whether the setting is certified, and its certificate in words."""
-    if certificate is None:
-        return {"certified": False, "certificate": "no certificate"}
-    return {"certified": bool(certificate["certified"]), "certificate": certificate["text"]}
-
-
-def _verdict(study: Study, name: str, cell: Study | None, entry: Study | None) -> dict[str, Any]:
-    """One value of the table: what is said, its small print, what the pointer reads there."""
-    if cell is None:
-        return {"word": "", "value": "", "flagged": False, "small": "", "title": "not run"}
-    ended = "no final loss" if cell["loss"] is None else f"final loss {loss(cell['loss'])}"
-    around = interval(cell["low"], cell["high"])
-    title = f"{ended}{f' ({around})' if around else ''}, {cell['how']}"
-    if name == study["baseline"]:
-        return {
-            "word": "baseline",
-            "value": loss(cell["loss"]),
-            "flagged": False,
-            "small": "nats/token",
-            "title": title,
-        }
-    word = verdict(entry)
-    flags = "; ".join((entry or {}).get("flags") or [])
-    small = span(entry) or (word if word == REFUSED else "")
-    value = times(entry)
-    return {
-        "word": word,
-        "value": value.rstrip("*"),
-        "flagged": value.endswith("*"),
-        "small": small,
-        "title": f"{word}; {title}. {flags}".rstrip(". "),
     }

@@ -7,6 +7,7 @@ from typing import Any, TextIO
 
 from steepest.lab.report.study import summary as say
 from steepest.lab.report.study.schema import checked
+from steepest.lab.report.study.tables import Value, tables
 from steepest.lab.report.terminal import table
 
 
@@ -15,13 +16,12 @@ def show(study: dict[str, Any], file: TextIO | None = None) -> None:
     study = checked(study)
     file = sys.stdout if file is None else file
     print("\n".join(["", say.headline(study), *say.lead(study), say.setting(study)]), file=file)
-    for of_size in say.tables(study):
-        columns = [of_size["size"], *of_size["ratios"]]
+    for of_size in tables(study):
+        columns = [of_size.size, *of_size.ratios]
         rows = [
-            [(row["label"], ""), *((_signed(cell), cell["small"]) for cell in row["cells"])]
-            for row in of_size["rows"]
+            [(row.label, ""), *((_signed(value), value.small) for value in row.values)] for row in of_size.rows
         ]
-        styles = [["", *(cell["word"] for cell in row["cells"])] for row in of_size["rows"]]
+        styles = [["", *(value.word for value in row.values)] for row in of_size.rows]
         print(file=file)
         table(columns, rows, styles, file)
     base = say.label(study, study["baseline"])
@@ -32,5 +32,5 @@ def show(study: dict[str, Any], file: TextIO | None = None) -> None:
         print(f"- {sentence}", file=file)
 
 
-def _signed(cell: dict[str, Any]) -> str:
-    return cell["value"] + "*" * cell["flagged"] + "✓" * cell["certified"]
+def _signed(value: Value) -> str:
+    return value.value + "*" * value.flagged + "✓" * value.certified
