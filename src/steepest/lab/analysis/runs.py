@@ -1,7 +1,7 @@
 """Runs as evidence: one flat form for own records and for foreign ones, and what groups them.
 
 Everything in this folder that looks at more than one run takes ``Sequence[Run]``: what a record holds beside it
-is not needed for a verdict. Own records become runs in ``lab/ledger.py``, tables of others in ``lab/foreign.py``.
+is not needed for a verdict. Own records become runs in ``lab/ledger``, tables of others in ``lab/foreign``.
 """
 
 from __future__ import annotations
