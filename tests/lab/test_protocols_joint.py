@@ -68,6 +68,9 @@ class Fake:
     def optimizers(self) -> tuple[str, ...]:
         return tuple(self.grids)
 
+    def place(self, size: str, ratio: float) -> Place:
+        return Place(size, round(ratio * 20 * self.sizes[size] / self.step) * self.step)
+
     def space(self, optimizer: str) -> Space:
         return self.grids[optimizer]
 
