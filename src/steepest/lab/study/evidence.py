@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 def runs_of(standing: Standing, times: Mapping[str, Times]) -> list[Run]:
     """Every run that was asked for, in that order; unfinished ones have no loss.
 
-    times: of the optimizers' starts by size, for operations; empty, none are told. Losses along the way are read of
-    fresh seeds alone.
+    times: of the optimizers' starts by size, for operations; empty, none are told. Losses along the way are read
+    of fresh seeds alone.
     """
     study, state = standing.study, _state_bytes(standing.study)
     found = []
