@@ -118,12 +118,12 @@ class Study:
     @classmethod
     def read(cls, path: Path) -> Study:
         """From a TOML file, or a Python file that defines ``study``."""
+        if not path.is_file():
+            raise BadInput(f"study {path} does not exist: check the path")
         if path.suffix != ".py":
             return cls.from_mapping(read_toml(path), path.stem)
         import runpy
 
-        if not path.is_file():
-            raise BadInput(f"study {path} does not exist: check the path")
         try:
             made = runpy.run_path(str(path)).get("study")
         except SteepestError:
