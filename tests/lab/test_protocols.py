@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from driven import answered
 
 from steepest.core.errors import BadInput
 from steepest.lab.analysis.runs import Cell, Place
-from steepest.lab.study.asking import Course, Failed
+from steepest.lab.study.asking import Failed
 from steepest.lab.study.protocols import PROTOCOLS, demanded, space_sizes
 from steepest.lab.study.protocols.one_at_a_time import OneAtATime
 from steepest.lab.study.protocols.three_phases import ThreePhases, phases
@@ -23,25 +24,6 @@ from steepest.lab.study.tuners.coordinate import expected as descent_runs
 LRS = (0.002, 0.004, 0.008, 0.016, 0.032)
 SPACE: Space = {"lr": LRS, "beta1": (0.9, 0.95, 0.98), "weight_decay": (0.0, 0.1, 0.2)}
 START: Values = {"lr": 0.004, "beta1": 0.9, "weight_decay": 0.0}
-
-
-@dataclass(frozen=True)
-class Result:
-    loss: float | None
-
-
-def answered(protocol: Any, answer: Callable[[Any], float | None], fails: Callable[[Any], bool] = lambda t: False):
-    """Drives a protocol to its end; returns its value and the trials in order."""
-    course: Course[Any] = Course(protocol)
-    todo = course.begin()
-    while todo:
-        trial = todo.pop(0)
-        if fails(trial):
-            todo += course.tell(trial, failure=f"{trial} cannot run")
-        else:
-            todo += course.tell(trial, Result(answer(trial)))
-    assert course.ended
-    return course.value, list(course.asked)
 
 
 def bowl(lr: float, tokens: int = 1, wd: float = 0.1, high: float = math.inf) -> Callable[[Values], float | None]:

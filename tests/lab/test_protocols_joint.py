@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from driven import answered
 
 from steepest.core.errors import BadInput, MissingExtra, SteepestError, UnknownName
 from steepest.lab.analysis.runs import Cell, Place
-from steepest.lab.study.asking import Course, Failed
+from steepest.lab.study.asking import Failed
 from steepest.lab.study.protocols import budgeted, chosen
 from steepest.lab.study.protocols import joint as protocol
 from steepest.lab.study.protocols.budgeted import Budgeted
@@ -31,25 +32,6 @@ from steepest.lab.study.tuners.joint import configurations, points, search
 LRS = (0.002, 0.004, 0.008, 0.016, 0.032)
 SPACE: Space = {"lr": LRS, "beta1": (0.9, 0.95, 0.98), "weight_decay": (0.0, 0.1, 0.2)}
 START: Values = {"lr": 0.008, "beta1": 0.9, "weight_decay": 0.0, "batch": 8, "nesterov": True, "momentum": 0.9}
-
-
-@dataclass(frozen=True)
-class Result:
-    loss: float | None
-
-
-def answered(asking: Any, answer: Callable[[Any], float | None], fails: Callable[[Any], bool] = lambda t: False):
-    """Drives a protocol to its end; returns its value and the trials in order."""
-    course: Course[Any] = Course(asking)
-    todo = course.begin()
-    while todo:
-        trial = todo.pop(0)
-        if fails(trial):
-            todo += course.tell(trial, failure=f"{trial} cannot run")
-        else:
-            todo += course.tell(trial, Result(answer(trial)))
-    assert course.ended
-    return course.value, list(course.asked)
 
 
 @dataclass

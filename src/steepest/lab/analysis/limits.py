@@ -228,10 +228,6 @@ def _label(study: Study, name: str) -> str:
     return study["labels"].get(name, name)
 
 
-def _share(part: int, whole: int) -> str:
-    return f"all {whole}" if part == whole else f"{part} of {whole}"
-
-
 def _listed(words: Iterable[str], most: int = NAMED) -> str:
     words = list(words)
     if len(words) > most:
