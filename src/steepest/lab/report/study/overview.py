@@ -20,7 +20,7 @@ def legend(board: Board, study: Study, names: Iterable[str], left: float, top: f
     slot, x, y = slots(study), left, top
     for name in names:
         words = clipped(say.label(study, name), 150)
-        width = 7.6 * len(words) + 36
+        width = 8.3 * len(words) + 36
         if x > left and x + width > right:
             x, y = left, y + 20
         board.mark(x + 6, y - 4, slot[name], "", 4.5)
