@@ -14,13 +14,13 @@ import os
 import re
 import subprocess
 import sys
-import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from drawings import check_sound, marks
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -123,19 +123,7 @@ def test_page_files_and_terminal_are_written_for(case, race, tmp_path):
 def test_drawings_are_sound_xml_with_finite_numbers_inside_the_frame_for(case, race):
     CASES[case](race)
     for figure in figures(schema.checked(race)):
-        for board in (figure.wide, figure.narrow):
-            root = ET.fromstring(board.standalone(""))
-            assert not re.search(r"\b(nan|inf)\b", board.markup())
-            for text in root.iter("{http://www.w3.org/2000/svg}text"):
-                assert 0 <= float(text.get("x")) <= board.width, (figure.key, text.text)
-                assert 0 <= float(text.get("y")) <= board.height, (figure.key, text.text)
-            for mark in marks(root):
-                x, y = re.match(r"translate\((\S+) (\S+)\)", mark.get("transform", "translate(1 1)")).groups()
-                assert 0 <= float(x) <= board.width and 0 <= float(y) <= board.height, (figure.key, mark.attrib)
-
-
-def marks(root):
-    return [element for element in root.iter() if "mark" in (element.get("class") or "").split()]
+        check_sound(figure)
 
 
 class Outline(HTMLParser):

@@ -44,6 +44,7 @@ from steepest import estimates
 from steepest.core.errors import BadInput, UnknownName
 from steepest.engines import settled
 from steepest.lab import model as model_module
+from steepest.lab.analysis.runs import TOKENS_PER_WEIGHT
 from steepest.lab.corpus import CorpusConfig
 from steepest.lab.model import ModelConfig, non_embedding
 from steepest.lab.presets import preset
@@ -60,9 +61,6 @@ VERSION = 1
 
 DETERMINING = ("batch", "seq", "accumulation", "clip", "divergence", "precision", "compile", "seed")
 """The plain fields of a configuration that the numbers depend on as they stand."""
-
-TOKENS_PER_WEIGHT = 20
-"""Tokens per non-embedding weight at ratio 1: Chinchilla (arXiv 2203.15556) as both studies count it."""
 
 
 @dataclass(frozen=True)

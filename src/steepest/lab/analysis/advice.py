@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from steepest.lab.analysis.interval import Interval
+from steepest.lab.analysis.listing import listed
 from steepest.lab.analysis.outcomes import Known
 from steepest.lab.analysis.recommend import BETTER, GRADES, WORSE, Advice, Target
 from steepest.lab.analysis.verdict import REFUSED
@@ -63,7 +64,7 @@ def sentences(advice: Sequence[Advice], known: Known, target: Target) -> list[st
     lead, *tied = (one.label for one in first)
     said = []
     if tied:
-        said.append(f"No winner: the evidence does not tell {lead} from {_listed(tied)} at this scale.")
+        said.append(f"No winner: the evidence does not tell {lead} from {listed(tied, 6)} at this scale.")
     elif first[0] is base:
         said.append(f"{lead} is expected to end lowest; nothing that was tried is expected to beat it.")
     else:
@@ -75,7 +76,7 @@ def sentences(advice: Sequence[Advice], known: Known, target: Target) -> list[st
             if one.word == word
         ]
         if named:
-            said.append(f"Expected to end {than} than {base.label}: {_listed(named)}.")
+            said.append(f"Expected to end {than} than {base.label}: {listed(named, 6)}.")
     other = first[0] if first[0] is not base or len(ranked) == 1 else ranked[1]
     said.append(f"Evidence {other.grade}, {GRADES[other.grade]}: {'; '.join(other.reasons)}.")
     if other.apart is not None and max(other.apart) > 1:
@@ -86,17 +87,11 @@ def sentences(advice: Sequence[Advice], known: Known, target: Target) -> list[st
         )
     out = [one.label for one in advice if one.fits is False]
     if out:
-        said.append(f"Out of memory: {_listed(out)}.")
+        said.append(f"Out of memory: {listed(out, 6)}.")
     never = [one.label for one in advice if one.word == REFUSED]
     if never:
-        said.append(f"Never compared with {base.label} at one place, so not ranked: {_listed(never)}.")
+        said.append(f"Never compared with {base.label} at one place, so not ranked: {listed(never, 6)}.")
     return said
-
-
-def _listed(words: Sequence[str], most: int = 6) -> str:
-    if len(words) > most:
-        words = [*words[: most - 1], f"{len(words) - most + 1} more"]
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def signed(value: float | None) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from steepest.lab.analysis.accounting import unequal
+from steepest.lab.analysis.listing import listed
 
 Study = Mapping[str, Any]
 Where = tuple[str, float, str]
@@ -83,7 +84,7 @@ def _missing(study: Study) -> Iterator[str]:
         if absent:
             nowhere.setdefault(absent, []).append(_label(study, name))
     for absent, names in nowhere.items():
-        yield f"not run: {_listed(names, len(names))} at {_places(absent)}"
+        yield f"not run: {listed(names, len(names))} at {_places(absent)}"
 
 
 def _uncertified(study: Study) -> Iterator[str]:
@@ -106,7 +107,7 @@ def _uncertified(study: Study) -> Iterator[str]:
         (sum(entry["certified"] is None for entry in loose), "nothing moved around it in"),
     ):
         why += [f"{words} {count}"] if count else []
-    yield f"{len(loose)} of {len(found)} winners are not certified as local optima: {_listed(why, len(why))}"
+    yield f"{len(loose)} of {len(found)} winners are not certified as local optima: {listed(why, len(why))}"
 
 
 def _speedups(study: Study) -> Iterator[str]:
@@ -122,7 +123,7 @@ def _speedups(study: Study) -> Iterator[str]:
             yield f"every speedup is flagged: {flag}"
             continue
         many = "a speedup is" if len(whose) == 1 else f"{len(whose)} speedups are"
-        yield f"{many} flagged ({flag}): {_listed(whose)}"
+        yield f"{many} flagged ({flag}): {listed(whose, NAMED)}"
     stated = [entry for entry in study.get("speedups") or [] if entry.get("low") is not None]
     if len(stated) > 10:
         yield (
@@ -148,7 +149,7 @@ def _forecasts(study: Study) -> Iterator[str]:
                 untold.setdefault(where, []).append(_label(study, law["optimizer"]))
     for where, names in untold.items():
         yield (
-            f"at {where} the joint laws tell nothing of {_listed(names)} against "
+            f"at {where} the joint laws tell nothing of {listed(names, NAMED)} against "
             f"{_label(study, study['baseline'])}: what they predict is no more than their errors on what was left "
             "out, or too few sizes try it"
         )
@@ -175,7 +176,7 @@ def _uncovered(study: Study) -> Iterator[str]:
     fitted = {law["size"] for law in study.get("laws") or []}
     bare = [entry["size"] for entry in study["sizes"] if entry["size"] not in fitted]
     if study.get("laws") and bare:
-        yield f"no law at {_listed(bare)}: no speedup is stated there"
+        yield f"no law at {listed(bare, NAMED)}: no speedup is stated there"
 
 
 def _reach(study: Study) -> Iterator[str]:
@@ -221,15 +222,8 @@ def _places(places: Sequence[Where]) -> str:
     by_size: dict[str, list[str]] = {}
     for size, ratio, variant in places:
         by_size.setdefault(f"{size} {variant}".rstrip(), []).append(_times(ratio))
-    return ", ".join(f"{size} {_listed(ratios)}" for size, ratios in by_size.items())
+    return ", ".join(f"{size} {listed(ratios, NAMED)}" for size, ratios in by_size.items())
 
 
 def _label(study: Study, name: str) -> str:
     return study["labels"].get(name, name)
-
-
-def _listed(words: Iterable[str], most: int = NAMED) -> str:
-    words = list(words)
-    if len(words) > most:
-        words = [*words[: most - 1], f"{len(words) - most + 1} more"]
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from steepest.core.errors import BadInput, UnknownName
 from steepest.lab.analysis.law import POINTS
+from steepest.lab.analysis.runs import TOKENS_PER_WEIGHT
 from steepest.lab.config import OptimizerConfig, RunConfig, plan
 from steepest.lab.model import Decoder, ModelConfig, non_embedding
 from steepest.lab.presets import preset
@@ -154,8 +155,6 @@ def rounded(tokens: float, step: int) -> int:
 
 
 def _tokens(base: RunConfig) -> float:
-    from steepest.lab.config import TOKENS_PER_WEIGHT
-
     if base.tokens is not None:
         return base.tokens
     ratio = 1.0 if base.ratio is None else base.ratio

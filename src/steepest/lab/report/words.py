@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+
+from steepest.lab.analysis.listing import listed as listed
 
 NOTHING = "–"
 
@@ -80,14 +82,6 @@ def shortened(words: str, most: int = 40) -> str:
         return words
     head = (most - 1) // 3
     return f"{words[:head]}…{words[len(words) - (most - 1 - head) :]}"
-
-
-def listed(words: Sequence[str], most: int = 4) -> str:
-    """``a, b and c``; past ``most`` the rest is counted."""
-    words = list(words)
-    if len(words) > most:
-        words = [*words[: most - 1], f"{len(words) - most + 1} more"]
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def counted(counts: Mapping[str, int], unit: str = "") -> str:
